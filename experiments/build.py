@@ -1,0 +1,285 @@
+"""From settings to objects: families, models and learners by name.
+
+Algorithms receive built objects, never settings; this is the only file that reads one and makes
+the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from experiments.config import (
+    AdapterSettings,
+    BackboneSettings,
+    Experiment,
+    FamilySettings,
+    HeadSettings,
+    Settings,
+)
+from experiments.errors import UserError, nearest
+from meta_models.adapters import Adapter
+from meta_models.backbone import load_backbone
+from meta_models.errors import ModelError
+from meta_models.features import FeatureStore
+from meta_models.heads import Head
+from meta_models.mlp import MLP
+from meta_models.model import AdaptedModel, Model
+from metalearn.algorithms.maml import MAML
+from metalearn.algorithms.protonet import ProtoNet
+from metalearn.algorithms.reptile import Reptile
+from metalearn.baselines.finetune import FineTuning
+from metalearn.baselines.logistic_regression import LogisticRegression
+from metalearn.baselines.majority import Majority
+from metalearn.baselines.multitask import MultiTask
+from metalearn.baselines.nearest_prototype import NearestPrototype
+from metalearn.inner.loop import InnerLoop
+from metalearn.learner import Learner
+from metalearn.training import OuterLoop
+from tasks.collate import Collator
+from tasks.episode import Episode, EpisodeShape, SplitName, TaskFamily, TaskStream
+from tasks.sources import files, hub
+from tasks.sources.builtin import builtin
+from tasks.sources.records import RecordFamily
+from tasks.sources.sinusoid import Sinusoid
+from tasks.splits import draw_record_splits, draw_splits, read_folds
+
+Made = TypeVar("Made")
+
+
+def build_family(settings: FamilySettings) -> TaskFamily:
+    """The task family that settings describe."""
+    if settings.source == "builtin":
+        return builtin()
+    if settings.source == "sinusoid":
+        return Sinusoid(name=settings.name)
+    columns = {"text": settings.text, "label": settings.label, "text_b": settings.text_b}
+    if settings.source == "file":
+        if not settings.path:
+            raise UserError("family.path is empty; name a jsonl, csv or parquet file")
+        path = files.find(settings.path)
+        examples = files.read_examples(path, kind=settings.kind, **columns)
+    else:
+        examples = hub.load_examples(
+            settings.path, subset=settings.subset, kind=settings.kind, **columns
+        )
+    name = settings.name
+    if settings.kind != "class":
+        splits = draw_record_splits(examples, settings.split_seed)
+        return RecordFamily(name, settings.kind, examples, splits)
+    classes = {example.label for example in examples if example.label}
+    if settings.folds:
+        if not settings.fold:
+            raise UserError(f"family.folds is {settings.folds}, but no family.fold; choose one")
+        return RecordFamily(
+            name, "class", examples, read_folds(files.find(settings.folds), settings.fold, classes)
+        )
+    return RecordFamily(name, "class", examples, draw_splits(classes, settings.split_seed))
+
+
+def build_model(
+    backbone: BackboneSettings, adapter: AdapterSettings, head: HeadSettings
+) -> AdaptedModel:
+    """A language model with its adapter and head."""
+    frozen = load_backbone(backbone.name, attention=backbone.attention)
+    return AdaptedModel(
+        Adapter(frozen, adapter.method, adapter.options, adapter.layers),
+        Head(head.kind, frozen.width, head.scale),
+        pooling=backbone.pooling,
+        unit=backbone.normalize,
+    )
+
+
+class Workshop:
+    """The objects of one variant of an experiment; the expensive ones are made on first use.
+
+    Args:
+        experiment: The variant's settings, with `family.fold` set.
+        kept: Objects made for other variants, shared where their settings agree.
+
+    Attributes:
+        frozen: Whether every choice is made: test tasks are refused before.
+    """
+
+    def __init__(self, experiment: Experiment, kept: dict[str, Any] | None = None) -> None:
+        self.experiment = experiment
+        self.frozen = False
+        self._kept = {} if kept is None else kept
+
+    def _share(self, make: Callable[[], Made], *settings: Settings | str) -> Made:
+        key = " ".join(s if isinstance(s, str) else s.model_dump_json() for s in settings)
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    @property
+    def family(self) -> TaskFamily:
+        """The task family."""
+        settings = self.experiment.family
+        return self._share(lambda: build_family(settings), "family", settings)
+
+    @property
+    def model(self) -> Model:
+        """The model with its adapter and head, or the MLP."""
+        if self.experiment.backbone.name == "mlp":
+            return self._share(MLP, "mlp")
+        return self._language_model(self.experiment.adapter)
+
+    @property
+    def language_model(self) -> AdaptedModel:
+        """The model, where a learner needs features of text."""
+        if not isinstance(self.model, AdaptedModel):
+            raise UserError("this learner needs text; choose a language model as backbone")
+        return self.model
+
+    @property
+    def frozen_features(self) -> FeatureStore:
+        """Features of the backbone without any adapter, for the frozen baselines."""
+        model = self._language_model(AdapterSettings(method="none", options={}))
+        return self._share(lambda: FeatureStore(model), "features", str(id(model)))
+
+    @property
+    def collator(self) -> Collator:
+        """Tokenizes with the backbone's tokenizer."""
+        length, name = self.experiment.backbone.max_length, self.experiment.backbone.name
+        if name == "mlp":
+            return self._share(lambda: Collator(None), "collator")
+        tokenizer = self.language_model.adapter.backbone.tokenizer
+        return self._share(
+            lambda: Collator(tokenizer, max_length=length), "collator", name, str(length)
+        )
+
+    def _language_model(self, adapter: AdapterSettings) -> AdaptedModel:
+        backbone, head = self.experiment.backbone, self.experiment.head
+        if backbone.name == "mlp":
+            raise UserError("the mlp has no text features; choose a language model as backbone")
+        return self._share(
+            lambda: build_model(backbone, adapter, head), "model", backbone, adapter, head
+        )
+
+    def stream(self, split: SplitName, shots: int | None, seed: int) -> TaskStream:
+        """The tasks of a split; `shots` None: as in meta-training.
+
+        Raises:
+            RuntimeError: If test tasks are asked for before the choices are frozen.
+        """
+        if split == "test" and not self.frozen:
+            raise RuntimeError("test tasks are read only after every choice is frozen")
+        wanted = self.experiment.episodes
+        if shots is not None:
+            shape = EpisodeShape(wanted.ways, shots, wanted.queries)
+            return TaskStream(self.family, split, shape, seed=seed)
+        shape = EpisodeShape(
+            wanted.ways if wanted.train_ways is None else wanted.train_ways,
+            wanted.train_shots or (min(wanted.shots), max(wanted.shots)),
+            wanted.train_queries or wanted.queries,
+        )
+        return TaskStream(self.family, split, shape, seed=seed)
+
+    def episode(self, stream: TaskStream, indices: Sequence[int]) -> Episode:
+        """Some tasks of a stream as tensors."""
+        return self.collator.collate(stream.tasks(indices), indices)
+
+    def training_episodes(self, shots: int, seed: int) -> Callable[[int], Episode]:
+        """The T tasks of meta-step k: numbers k T .. (k + 1) T of the training stream.
+
+        Args:
+            shots: K; 0: drawn from `episodes.train_shots` for every task.
+            seed: Seed of the stream.
+        """
+        stream = self.stream("train", None, seed)
+        if shots:
+            shape = EpisodeShape(stream.shape.ways, shots, stream.shape.queries)
+            stream = TaskStream(self.family, "train", shape, seed=seed)
+        size = self.experiment.outer.tasks
+        return lambda step: self.episode(stream, range(step * size, (step + 1) * size))
+
+    def learner(self, name: str) -> Learner:
+        """A learner by its catalog name.
+
+        Raises:
+            UserError: If there is no such learner.
+            ModelError: If it needs a derivative that the attention does not have.
+        """
+        if name not in LEARNERS:
+            raise UserError(f"no learner {name}{nearest(name, LEARNERS) or '; see metalearn list'}")
+        learner = LEARNERS[name](self)
+        learner.tasks_per_pass = min(
+            learner.tasks_per_pass, max(1, self.experiment.inner.tasks_per_pass)
+        )
+        return learner
+
+    def loop(self, parts: Sequence[str] | None = None) -> InnerLoop:
+        """The inner loop; `parts` None: the encoder's part and the head."""
+        inner = self.experiment.inner
+        head = inner.rate if inner.head_rate is None else inner.head_rate
+        rates = {self.model.encoder: inner.rate, "head": head}
+        if parts is not None:
+            rates = {part: rates[part] for part in parts}
+        return InnerLoop(steps=inner.steps, rates=rates)
+
+    def maml(self, order: int, parts: Sequence[str] | None = None) -> MAML:
+        """MAML of an order, over some parts."""
+        settings = self.experiment
+        fused = settings.backbone.attention != "eager" and settings.backbone.name != "mlp"
+        if order == 2 and fused and parts is None:
+            raise ModelError(
+                f"attention {settings.backbone.attention!r} has no second derivative; "
+                "use --backbone.attention eager, or --inner.order 1"
+            )
+        return MAML(
+            self.model,
+            self.loop(parts),
+            order=1 if order == 1 else 2,
+            tasks_per_pass=settings.inner.tasks_per_pass,
+        )
+
+    def outer_loop(self) -> OuterLoop:
+        """The outer loop's settings."""
+        outer = self.experiment.outer.model_dump(exclude={"validation_tasks", "checkpoint_every"})
+        return OuterLoop(**outer)
+
+
+def batches(workshop: Workshop, stream: TaskStream, tasks: int) -> list[Episode]:
+    """The first `tasks` tasks of a stream, some at a time."""
+    size = workshop.experiment.evaluation.tasks_per_batch
+    return [
+        workshop.episode(stream, range(first, min(first + size, tasks)))
+        for first in range(0, tasks, size)
+    ]
+
+
+def _passes(workshop: Workshop) -> int:
+    return workshop.experiment.inner.tasks_per_pass
+
+
+LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
+    "majority": lambda w: Majority(),
+    "prototypes": lambda w: NearestPrototype(w.frozen_features),
+    "logistic": lambda w: LogisticRegression(
+        w.frozen_features, strength=w.experiment.baselines.strength
+    ),
+    "finetune": lambda w: FineTuning(w.model, w.loop(), tasks_per_pass=_passes(w)),
+    "multitask": lambda w: MultiTask(
+        w.language_model, w.loop(), classes=_classes(w), tasks_per_pass=_passes(w)
+    ),
+    "protonet": lambda w: ProtoNet(FeatureStore(w.language_model), tasks_per_pass=_passes(w)),
+    "maml": lambda w: w.maml(w.experiment.inner.order),
+    "fomaml": lambda w: w.maml(1),
+    "anil": lambda w: w.maml(w.experiment.inner.order, ("head",)),
+    "reptile": lambda w: Reptile(w.model, w.loop(), tasks_per_pass=_passes(w)),
+}
+
+
+def _classes(workshop: Workshop) -> int:
+    family = workshop.family
+    if not isinstance(family, RecordFamily):
+        raise UserError("multitask needs a family with classes")
+    return len(family.all_classes)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of its own for every use of a seed."""
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,113 @@
+"""The catalog: every family, backbone, learner and experiment that has a name.
+
+Like `experiments.config`, this module must not import torch.
+"""
+
+from __future__ import annotations
+
+from experiments.config import (
+    AdapterSettings,
+    EpisodeSettings,
+    EvaluationSettings,
+    Experiment,
+    FamilySettings,
+    InnerSettings,
+    OuterSettings,
+)
+
+LEARNERS = {
+    "majority": "class frequencies of the support set",
+    "prototypes": "nearest class mean of frozen features",
+    "logistic": "logistic regression on frozen features",
+    "finetune": "gradient descent from a fresh adapter, nothing meta-learned",
+    "multitask": "adapter trained as one classifier over all training classes, then fine-tuned",
+    "protonet": "prototypical network: the adapter learns the metric",
+    "maml": "MAML: the adapter learns a start from which gradient descent generalizes",
+    "fomaml": "first-order MAML",
+    "anil": "MAML in which only the head adapts",
+    "reptile": "Reptile: the adapter moves towards what each task adapts to",
+}
+
+FAMILIES = {
+    "builtin": "72 generated intents in 12 domains, embedded (--family.source builtin)",
+    "sinusoid": "sinusoid regression of Finn et al. 2017 (--family.source sinusoid)",
+    "file": "your jsonl, csv or parquet (--family.source file --family.path FILE)",
+    "hub": "a Hugging Face data set by hub name or folder (--family.source hub --family.path NAME)",
+}
+
+BACKBONES = {
+    "minilm": "all-MiniLM-L6-v2, packaged weights: 6 layers of 384",
+    "NAME or PATH": "any Hugging Face encoder or decoder",
+    "tiny-bert": "random encoder of 2 layers, for tests",
+    "tiny-gpt2": "random decoder of 2 layers, for tests",
+    "tiny-llama": "random decoder of 2 layers, for tests",
+    "mlp": "1-40-40-1 perceptron for regression",
+}
+
+BANKING77 = FamilySettings(
+    source="file",
+    name="banking77",
+    path="protaugment_banking77/data.jsonl.gz",
+    folds="protaugment_banking77/folds.json",
+    fold="01",
+)
+FOLDS = ("01", "02", "03", "04", "05")
+
+_ENTRIES = (
+    Experiment(
+        name="quickstart",
+        description="MAML beside the baselines on the embedded family, 5-way 1-shot",
+        learners=("majority", "prototypes", "logistic", "finetune", "maml"),
+        inner=InnerSettings(steps=3, rate=0.1),
+        outer=OuterSettings(steps=30, tasks=4, rate=2e-3, warmup=5, validate_every=10),
+        evaluation=EvaluationSettings(tasks=60, reference="prototypes"),
+    ),
+    Experiment(
+        name="banking77-frozen",
+        description="frozen prototypes on BANKING77, five folds, 600 tasks, 1 and 5 shots",
+        learners=("prototypes", "logistic"),
+        family=BANKING77,
+        folds=FOLDS,
+        episodes=EpisodeSettings(shots=(1, 5)),
+        evaluation=EvaluationSettings(tasks=600),
+        grids={"logistic": {"baselines.strength": (1.0, 10.0, 100.0)}},
+    ),
+    Experiment(
+        name="banking77-protonet",
+        description="ProtoNet on LoRA against frozen prototypes, BANKING77, five folds, 600 tasks",
+        learners=("prototypes", "protonet"),
+        family=BANKING77,
+        folds=FOLDS,
+        episodes=EpisodeSettings(shots=(1, 5), train_ways=0, train_shots=(1, 5)),
+        outer=OuterSettings(
+            steps=120,
+            tasks=1,
+            warmup=10,
+            weight_decay=0.01,
+            validate_every=10,
+            validation_tasks=400,
+            patience=4,
+        ),
+        evaluation=EvaluationSettings(tasks=600, reference="prototypes"),
+        grids={"protonet": {"outer.rate": (2e-4, 5e-4)}},
+    ),
+    Experiment(
+        name="banking77-maml",
+        description="MAML, first-order MAML and ANIL against fine-tuning, BANKING77 fold 01",
+        learners=("prototypes", "finetune", "maml", "fomaml", "anil"),
+        family=BANKING77,
+        seeds=(0, 1, 2),
+        adapter=AdapterSettings(layers=(4, 5)),
+        inner=InnerSettings(steps=5),
+        outer=OuterSettings(steps=60, tasks=4, validate_every=20, validation_tasks=40),
+        evaluation=EvaluationSettings(tasks=200, reference="finetune"),
+    ),
+    Experiment(
+        name="sinusoid-maml",
+        description="MAML on sinusoid regression, 10 shots",
+        learners=("finetune", "maml"),
+        family=FamilySettings(source="sinusoid", name="sinusoid"),
+    ),
+)
+
+EXPERIMENTS: dict[str, Experiment] = {entry.name: entry for entry in _ENTRIES}

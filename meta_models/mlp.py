@@ -1,0 +1,64 @@
+"""A multilayer perceptron on numeric inputs: the regression network of Finn et al. (2017, 5.1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from meta_models.errors import ModelError
+from meta_models.model import Model
+from meta_models.params import Params
+from tasks.episode import Batch
+
+
+class MLP(Model):
+    """f(x) = W_n relu(... relu(W_1 x + b_1) ...) + b_n, its loss the mean squared error.
+
+    Args:
+        sizes: Units of every layer, input and output included.
+
+    Example:
+        >>> sorted(MLP((1, 40, 40, 1)).init(torch.Generator()))[:2]
+        ['body.bias0', 'body.bias1']
+    """
+
+    encoder = "body"
+    batched = True
+
+    def __init__(self, sizes: tuple[int, ...] = (1, 40, 40, 1)) -> None:
+        self.sizes = sizes
+
+    def init(self, generator: torch.Generator) -> Params:
+        values: Params = {}
+        last = len(self.sizes) - 2
+        for layer, (fan_in, fan_out) in enumerate(
+            zip(self.sizes[:-1], self.sizes[1:], strict=True)
+        ):
+            part = "head" if layer == last else "body"
+            weight = torch.randn(fan_out, fan_in, generator=generator) * math.sqrt(2 / fan_in)
+            values[f"{part}.weight{layer}"] = weight
+            values[f"{part}.bias{layer}"] = torch.zeros(fan_out)
+        return values
+
+    def start(self, meta: Params, support: Batch) -> Params:
+        return dict(meta)
+
+    def features(self, values: Params, batch: Batch) -> Tensor:
+        if batch.inputs is None:
+            raise ModelError("an MLP needs numeric inputs; these tasks have text")
+        hidden = batch.inputs.to(values["body.weight0"].dtype)
+        for layer in range(len(self.sizes) - 2):
+            hidden = torch.relu(_affine(values, "body", layer, hidden))
+        return hidden
+
+    def logits(self, values: Params, batch: Batch, features: Tensor | None = None) -> Tensor:
+        if features is None:
+            features = self.features(values, batch)
+        return _affine(values, "head", len(self.sizes) - 2, features)
+
+
+def _affine(values: Params, part: str, layer: int, inputs: Tensor) -> Tensor:
+    weight, bias = values[f"{part}.weight{layer}"], values[f"{part}.bias{layer}"]
+    return torch.einsum("tbi,toi->tbo", inputs, weight) + bias.unsqueeze(1)

@@ -1,0 +1,203 @@
+"""The functional model that algorithms see: values and a batch in, features, logits and losses out.
+
+`Model` is the interface; `AdaptedModel` is a frozen language model with an adapter and a head.
+Every value carries the task axis T, so that each task of a batch has parameters of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from meta_models.adapters import Adapter
+from meta_models.errors import ModelError
+from meta_models.heads import Head, linear, prototypes
+from meta_models.params import Params, part, pick
+from tasks.episode import IGNORE, Batch, Tokens
+
+GROUP = 32  # rows of one length group over all tasks: fewer pad less, more keep products large
+
+_log = logging.getLogger(__name__)
+
+
+class Model(ABC):
+    """What an algorithm may ask of a model.
+
+    Attributes:
+        encoder: Part of the parameters that features depend on ("adapter" or "body").
+        batched: Whether several tasks can go through one forward pass.
+    """
+
+    encoder: str
+    batched: bool
+
+    @abstractmethod
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh meta-parameters, without a task axis."""
+
+    @abstractmethod
+    def start(self, meta: Params, support: Batch) -> Params:
+        """Values that the inner loop starts from, a differentiable function of `meta`.
+
+        Args:
+            meta: Meta-parameters with a task axis.
+            support: Support sets; a head may be made from them.
+        """
+
+    @abstractmethod
+    def features(self, values: Params, batch: Batch) -> Tensor:
+        """`[T, I, D]` features of the items (examples, or tokens for token labels)."""
+
+    @abstractmethod
+    def logits(self, values: Params, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """`[T, I, N]` logits, or `[T, B, O]` predicted values; `features` saves computing them."""
+
+    def loss(self, values: Params, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """`[T]` mean loss over the real items of each task: cross-entropy, or squared error."""
+        outputs = self.logits(values, batch, features)
+        if batch.kind == "value":
+            assert batch.values is not None
+            error = (outputs - batch.values.to(outputs.dtype)).square().mean(-1)
+            real = batch.example_mask
+        else:
+            target = item_labels(batch)
+            error = cross_entropy(
+                outputs.transpose(1, 2), target, ignore_index=IGNORE, reduction="none"
+            )
+            real = target != IGNORE
+        return (error * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+def item_labels(batch: Batch) -> Tensor:
+    """`[T, I]` label of every item: of the examples, or of the tokens one after the other."""
+    if batch.kind == "class" and batch.labels is not None:
+        return batch.labels
+    if batch.kind == "token" and batch.token_labels is not None:
+        return batch.token_labels.flatten(1)
+    raise ModelError(f"a batch of kind {batch.kind!r} has no class labels for this head")
+
+
+class AdaptedModel(Model):
+    """A frozen backbone with an adapter and a linear head.
+
+    features(theta, x) = pool(hidden(theta_adapter, x)), scaled to unit length if `unit`;
+    logits = scale * (features W^T + b).
+
+    Args:
+        adapter: The installed adapter with its backbone.
+        head: The head.
+        pooling: "mean" over real tokens, "first" or "last" real token; None: mean for encoders,
+            last for decoders.
+        unit: Scale features to unit length.
+    """
+
+    encoder = "adapter"
+
+    def __init__(
+        self, adapter: Adapter, head: Head, *, pooling: str | None = None, unit: bool = True
+    ) -> None:
+        self.adapter = adapter
+        self.head = head
+        self.pooling = pooling or ("last" if adapter.backbone.causal else "mean")
+        if self.pooling not in ("mean", "first", "last"):
+            raise ModelError(f"no pooling {self.pooling!r}; known: mean, first, last")
+        self.unit = unit
+        self.batched = adapter.batched
+        self.dtype = next(adapter.backbone.model.parameters()).dtype
+
+    def init(self, generator: torch.Generator) -> Params:
+        values = self.adapter.init(generator)
+        head = {name: v.to(self.dtype) for name, v in self.head.init(generator).items()}
+        return {f"adapter.{name}": value for name, value in values.items()} | head
+
+    def start(self, meta: Params, support: Batch) -> Params:
+        centers = None
+        classes = support.class_mask.shape[1]
+        if self.head.kind == "prototype":
+            centers = prototypes(self.features(meta, support), item_labels(support), classes)
+        elif self.head.kind == "label":
+            if support.names is None:
+                raise ModelError("a label head needs label names; these tasks have none")
+            centers = self._pooled(_adapter_values(meta), support.names)
+        return pick(meta, ("adapter", "scale")) | self.head.start(meta, centers, classes)
+
+    def features(self, values: Params, batch: Batch) -> Tensor:
+        if batch.tokens is None:
+            raise ModelError("a language model needs text; these tasks have numbers")
+        if batch.kind == "token":
+            states = self._hidden(_adapter_values(values), batch.tokens).flatten(1, 2)
+            return normalize(states, dim=-1) if self.unit else states
+        return self._pooled(_adapter_values(values), batch.tokens)
+
+    def logits(self, values: Params, batch: Batch, features: Tensor | None = None) -> Tensor:
+        if features is None:
+            features = self.features(values, batch)
+        return linear(values, features, batch.class_mask)
+
+    def _pooled(self, values: Params, tokens: Tokens) -> Tensor:
+        """`[T, B, D]`, computed in groups of rows of like length so that little padding is."""
+        lengths = tokens.mask.sum(-1)
+        order = lengths.argsort(dim=1, descending=True, stable=True)
+        parts = []
+        for rows in order.split(max(4, GROUP // len(order)), dim=1):
+            width = max(1, int(lengths.gather(1, rows).max()))
+            group = _rows(tokens, rows, width)
+            parts.append(self._pool(self._hidden(values, group), group.mask))
+        back = order.argsort(dim=1).unsqueeze(-1)
+        grouped = torch.cat(parts, dim=1)
+        features = grouped.gather(1, back.expand_as(grouped))
+        return normalize(features, dim=-1) if self.unit else features
+
+    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        if self.pooling == "mean":
+            weight = mask.unsqueeze(-1).to(states.dtype)
+            return (states * weight).sum(2) / weight.sum(2).clamp(min=1)
+        if self.pooling == "first":
+            return states[:, :, 0]
+        last = (mask.sum(-1) - 1).clamp(min=0)[..., None, None]
+        return states.gather(2, last.expand(-1, -1, 1, states.shape[-1])).squeeze(2)
+
+    def _hidden(self, values: Params, tokens: Tokens) -> Tensor:
+        """`[T, B, L, D]`: the tasks of a batch by vmap, a single task without it."""
+        inputs = (tokens.ids, tokens.mask | _blank(tokens.mask), tokens.segments)
+        if tokens.ids.shape[0] == 1:
+            one = {name: value[0] for name, value in values.items()}
+            ids, mask, segments = inputs
+            states = self.adapter.hidden(
+                one, ids[0], mask[0], None if segments is None else segments[0]
+            )
+            return states.unsqueeze(0)
+        if not self.batched:
+            raise ModelError(
+                f"adapter {self.adapter.method!r} runs one task at a time; "
+                "set inner.tasks_per_pass to 1"
+            )
+        dims = (0, 0, 0, None if tokens.segments is None else 0)
+        return torch.vmap(self.adapter.hidden, in_dims=dims)(values, *inputs)
+
+
+def _adapter_values(values: Mapping[str, Tensor]) -> Params:
+    return {n.split(".", 1)[1]: v for n, v in values.items() if part(n) == "adapter"}
+
+
+def _blank(mask: Tensor) -> Tensor:
+    """True at the first token of rows without tokens: attention over nothing would be NaN."""
+    first = torch.zeros_like(mask)
+    first[..., 0] = ~mask.any(-1)
+    return first
+
+
+def _rows(tokens: Tokens, rows: Tensor, width: int) -> Tokens:
+    """The given rows of each task, cut to `width` tokens."""
+
+    def take(tensor: Tensor) -> Tensor:
+        tensor = tensor[..., :width]
+        return tensor.gather(1, rows.unsqueeze(-1).expand(*rows.shape, tensor.shape[-1]))
+
+    segments = None if tokens.segments is None else take(tokens.segments)
+    return Tokens(take(tokens.ids), take(tokens.mask), segments)

@@ -1,0 +1,107 @@
+"""Model-agnostic meta-learning (MAML), its first-order form and ANIL.
+
+Finn, Abbeel and Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+algorithm 2; first order: section 5.2.  ANIL: Raghu et al. 2020, "Rapid Learning or Feature
+Reuse?", section 4.1.
+
+    phi_0(theta) = start(theta),    phi_{s+1} = phi_s - alpha * grad L_support(phi_s)
+    meta-gradient = d/d theta  1/T sum_t L_query(phi_S(theta))
+
+First order treats the inner gradients as constants, so that d phi_S / d phi_0 is the identity:
+the meta-gradient is grad L_query at phi_S, carried through `start` only.  ANIL is the same
+algorithm with the head as the only part that adapts.
+
+Deviations from the paper:
+
+1. Only the adapter and the head are meta-learned; the backbone is frozen.
+2. The head starts from the support set (prototypes) or from label names, and `start` is part of
+   what is differentiated; the paper learns the rows, which the "slots" head does.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from meta_models.model import Model
+from meta_models.params import Params, gradients, leaves, stack
+from metalearn.inner.loop import InnerLoop, inner_loop
+from metalearn.learner import Learner, Metrics, add, in_passes, mean_metrics
+from tasks.episode import Batch, Episode
+
+
+class MAML(Learner):
+    """MAML over the adapter and head of a functional model.
+
+    Args:
+        model: The functional model.
+        loop: Inner steps and rates; the parts named in its rates adapt.
+        order: 2 for the exact meta-gradient, 1 for the first-order one.
+        tasks_per_pass: Tasks whose inner graph is held at once; 1 runs them without vmap.
+
+    Example:
+        >>> from meta_models.mlp import MLP
+        >>> learner = MAML(MLP(), InnerLoop(steps=1, rates={"body": 0.01, "head": 0.01}))
+        >>> sum(value.numel() for value in learner.init(torch.Generator()).values())
+        1761
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        loop: InnerLoop,
+        *,
+        order: Literal[1, 2] = 2,
+        tasks_per_pass: int = 4,
+    ) -> None:
+        self.model = model
+        self.loop = loop
+        self.order = order
+        self.tasks_per_pass = tasks_per_pass if model.batched else 1
+
+    def init(self, generator: torch.Generator) -> Params:
+        return self.model.init(generator)
+
+    def adapt(self, state: Params, support: Batch, start: Params | None = None) -> list[Params]:
+        return adapt_by_gradient(self.model, self.loop, state, support, start)
+
+    def predict(self, adapted: Params, query: Batch) -> Tensor:
+        with torch.no_grad():
+            return self.model.logits(adapted, query)
+
+    def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
+        total: Params = {}
+        metrics = []
+        for part in in_passes(episode, self.tasks_per_pass):
+            theta = leaves(state)
+            phi = self.model.start(stack(theta, part.tasks), part.support)
+            graph = "second" if self.order == 2 else "first"
+            path = inner_loop(self.model, phi, part.support, self.loop, graph=graph)
+            # 1/T sum_t L_query(phi_S(theta))
+            loss = self.model.loss(path[-1], part.query).sum() / episode.tasks
+            total = add(total, gradients(loss, theta))
+            metrics.append((part.tasks, {"loss": loss.item() * episode.tasks / part.tasks}))
+        return total, mean_metrics(metrics)
+
+    def passes(self) -> float:
+        return self.loop.passes(self.model)
+
+
+def adapt_by_gradient(
+    model: Model, loop: InnerLoop, state: Params, support: Batch, start: Params | None = None
+) -> list[Params]:
+    """Gradient descent on the support sets from `state`, without a graph.
+
+    Args:
+        model: The functional model.
+        loop: Inner steps and rates.
+        state: Meta-parameters of the model.
+        support: Support sets of T tasks.
+        start: Adapter values `[T, ...]` to start from instead of the state's.
+    """
+    meta = stack(state, support.tasks) | (start or {})
+    with torch.no_grad():
+        phi = model.start(meta, support)
+    return inner_loop(model, phi, support, loop, graph="none")

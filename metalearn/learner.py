@@ -1,0 +1,95 @@
+"""The interface of everything that learns from a support set: four verbs.
+
+A learner's *state* is its meta-parameters, a flat `Params`: training updates it, a checkpoint
+holds it, and nothing else does.  What `adapt` returns is the learner's own type (adapted
+parameters, prototypes, a fitted classifier); only the learner's own `predict` reads it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from meta_models.params import Params
+from tasks.episode import Batch, Episode
+
+Adapted = Any
+Metrics = dict[str, float]
+
+
+class Learner(ABC):
+    """Learns from support sets, and perhaps learns how to.
+
+    Attributes:
+        trains: Whether there is something to meta-train.
+        random: Whether its state depends on the seed.
+        tasks_per_pass: Tasks that `adapt` and `meta_gradient` work on at once.
+    """
+
+    trains: bool = True
+    random: bool = True
+    tasks_per_pass: int = 4
+
+    @abstractmethod
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh meta-parameters; all randomness comes from `generator`."""
+
+    @abstractmethod
+    def adapt(self, state: Params, support: Batch, start: Params | None = None) -> list[Adapted]:
+        """What is learned from the support sets after 0, 1, ..., S steps.
+
+        Args:
+            state: Meta-parameters.
+            support: Support sets of T tasks.
+            start: Adapter values `[T, ...]` to continue from, in place of the state's.
+
+        Returns:
+            S + 1 entries; a single one for learners that take no steps.
+        """
+
+    @abstractmethod
+    def predict(self, adapted: Adapted, query: Batch) -> Tensor:
+        """`[T, I, N]` logits (or `[T, B, O]` values) of the query sets, without a gradient."""
+
+    def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
+        """Gradient of the mean query loss of T tasks in every meta-parameter.
+
+        Args:
+            state: Meta-parameters.
+            episode: Support and query of T tasks.
+
+        Returns:
+            A gradient for every name of the state, and figures worth logging ("loss").
+
+        Raises:
+            TypeError: If the learner has nothing to train.
+        """
+        raise TypeError(f"{type(self).__name__} has nothing to meta-train")
+
+    def passes(self) -> float:
+        """Forward and backward passes over the support set that one adaptation costs."""
+        return 1.0
+
+
+def in_passes(episode: Episode, size: int) -> Iterator[Episode]:
+    """The tasks of an episode, `size` at a time."""
+    for first in range(0, episode.tasks, size):
+        yield episode.select(first, min(first + size, episode.tasks))
+
+
+def add(total: Params, gradient: Params) -> Params:
+    """Sum of two gradients; an empty total counts as zero."""
+    return {name: total[name] + g for name, g in gradient.items()} if total else dict(gradient)
+
+
+def mean_metrics(metrics: Sequence[tuple[int, Metrics]]) -> Metrics:
+    """Mean of figures over passes, weighted by the number of tasks of each."""
+    total = sum(tasks for tasks, _ in metrics)
+    return {
+        name: sum(tasks * figures[name] for tasks, figures in metrics) / total
+        for name in metrics[0][1]
+    }

@@ -1,0 +1,191 @@
+"""The one meta-training loop: outer AdamW, schedule, clipping, validation, early stopping.
+
+The loop is an object that takes one step at a time, so that whoever runs it (a command, a
+notebook, a test) decides what to log and when to save.  Everything it knows is in `snapshot`, and
+step k draws the tasks k*T .. (k+1)*T of its stream, so that a restored loop goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from meta_models.params import Params, norm
+from metalearn.learner import Learner, Metrics
+from tasks.episode import Episode
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss or a meta-gradient became infinite or NaN; the last good state is kept."""
+
+
+@dataclass(frozen=True)
+class OuterLoop:
+    """Settings of the outer loop.
+
+    Attributes:
+        steps: Meta-steps.
+        tasks: T, tasks a meta-step.
+        rate: Peak rate beta of AdamW.
+        schedule: Shape of the rate after the warm-up.
+        warmup: Meta-steps of linear warm-up.
+        weight_decay: Decoupled weight decay of AdamW.
+        clip: Largest norm of the meta-gradient; 0 switches clipping off.
+        validate_every: Meta-steps between validations.
+        patience: Validations without a better score before training stops; 0: never.
+    """
+
+    steps: int = 100
+    tasks: int = 4
+    rate: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = 10
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    validate_every: int = 20
+    patience: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """Rate of meta-step `step` = 0, 1, ...: linear warm-up, then constant or half a cosine.
+
+        Example:
+            >>> loop = OuterLoop(steps=110, warmup=10, rate=1.0)
+            >>> [round(loop.rate_at(step), 2) for step in (0, 9, 60, 110)]
+            [0.1, 1.0, 0.5, 0.0]
+        """
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.rate
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class MetaTraining:
+    """Meta-training of one learner.
+
+    Args:
+        learner: What is trained.
+        episodes: The T tasks of a meta-step, by step: a pure function.
+        validate: Score of a state on held-out tasks, larger is better; None: no validation, and
+            the last state counts as the best.
+        loop: Settings.
+        generator: Draws the initial state.
+
+    Attributes:
+        state: Meta-parameters after `step` meta-steps.
+        best: Meta-parameters with the best validation score so far.
+        step: Meta-steps done.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        episodes: Callable[[int], Episode],
+        validate: Callable[[Params], float] | None,
+        loop: OuterLoop,
+        generator: torch.Generator,
+    ) -> None:
+        self.learner = learner
+        self.loop = loop
+        self.step = 0
+        self.state = {n: v.clone() for n, v in learner.init(generator).items()}
+        self.best = {n: v.clone() for n, v in self.state.items()}
+        self.best_score = -math.inf
+        self.best_step = 0
+        self._episodes = episodes
+        self._validate = validate
+        self._stale = 0
+        self._optimizer = torch.optim.AdamW(
+            self.state.values(), lr=loop.rate, weight_decay=loop.weight_decay
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are done or patience has run out."""
+        patience = self.loop.patience
+        return self.step >= self.loop.steps or (patience > 0 and self._stale >= patience)
+
+    def take_step(self) -> Metrics:
+        """One meta-step, with a validation where one is due.
+
+        Returns:
+            Its figures: step, loss, gradient_norm, rate, seconds, and validation where done.
+
+        Raises:
+            NonFiniteLoss: If the loss or the meta-gradient is not finite; the state stays.
+        """
+        began = time.perf_counter()
+        figures: Metrics = {}
+        if self.step == 0:
+            figures |= self._score()
+        gradient, metrics = self.learner.meta_gradient(self.state, self._episodes(self.step))
+        size = norm(gradient)
+        if not (math.isfinite(metrics["loss"]) and bool(size.isfinite())):
+            raise NonFiniteLoss(
+                f"loss {metrics['loss']}, meta-gradient norm {float(size)} at meta-step "
+                f"{self.step + 1}; the state before it is kept: lower inner.rate or outer.rate"
+            )
+        rate = self.loop.rate_at(self.step)
+        shrink = min(1.0, self.loop.clip / (float(size) + 1e-12)) if self.loop.clip > 0 else 1.0
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        for name, value in self.state.items():
+            value.grad = gradient[name] * shrink
+        self._optimizer.step()
+        self.step += 1
+        if self.step % self.loop.validate_every == 0 or self.step == self.loop.steps:
+            figures |= self._score()
+        seconds = time.perf_counter() - began
+        return metrics | {"gradient_norm": float(size), "rate": rate, "seconds": seconds} | figures
+
+    def _score(self) -> Metrics:
+        """Validate the state; keep it if it is the best so far."""
+        if self._validate is None:
+            self.best = {name: value.clone() for name, value in self.state.items()}
+            self.best_step = self.step
+            return {}
+        score = self._validate(self.state)
+        if score > self.best_score:
+            self.best_score, self.best_step, self._stale = score, self.step, 0
+            self.best = {name: value.clone() for name, value in self.state.items()}
+        else:
+            self._stale += 1
+        return {"validation": score, "best": self.best_score}
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the rest of the training depends on: tensors, and numbers for JSON."""
+        tensors = {f"state/{n}": v.detach().clone() for n, v in self.state.items()}
+        tensors |= {f"best/{n}": v.detach().clone() for n, v in self.best.items()}
+        for name, value in self.state.items():
+            for key, item in self._optimizer.state.get(value, {}).items():
+                tensors[f"optimizer/{key}/{name}"] = item.detach().clone()
+        numbers = {
+            "step": self.step,
+            "best_score": self.best_score if math.isfinite(self.best_score) else None,
+            "best_step": self.best_step,
+            "stale": self._stale,
+        }
+        return tensors, numbers
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Go back to a snapshot."""
+        for name, value in self.state.items():
+            value.detach().copy_(tensors[f"state/{name}"])
+            self.best[name] = tensors[f"best/{name}"].clone()
+            self._optimizer.state[value] = {
+                key.split("/", 2)[1]: item.clone()
+                for key, item in tensors.items()
+                if key.startswith("optimizer/") and key.split("/", 2)[2] == name
+            }
+        self.step = numbers["step"]
+        score = numbers["best_score"]
+        self.best_score = -math.inf if score is None else score
+        self.best_step = numbers["best_step"]
+        self._stale = numbers["stale"]

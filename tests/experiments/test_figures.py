@@ -1,0 +1,81 @@
+"""Figures: every learner is on them, and they are images worth opening."""
+
+import math
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from experiments.figures import adaptation_curves, training_curves
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved."""
+    figures = []
+    save = Figure.savefig
+
+    def spy(self, *args, **options):
+        figures.append(self)
+        save(self, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    return figures
+
+
+def test_each_learner_is_in_the_legend_the_best_first(made_up, tmp_path, drawn):
+    path = adaptation_curves(made_up.curves((1, 5)), tmp_path / "f" / "curves.png", title="Made up")
+    assert imread(path).shape[1] > 1000
+    axes = drawn[0].axes
+    assert [panel.get_title(loc="left") for panel in axes] == ["1-shot", "", "5-shot", ""]
+    names = [text.get_text().split()[0] for text in axes[1].get_legend().get_texts()]
+    assert names[0] == "maml" and names[-1] == "majority" and set(names) == made_up.learners
+    assert axes[0].get_ylim()[1] <= 101
+
+
+def test_a_learner_far_off_does_not_squeeze_the_others(made_up, tmp_path, drawn):
+    adaptation_curves(made_up.curves(), tmp_path / "curves.png", title="Made up")
+    axes = drawn[0].axes
+    assert axes[0].get_ylim()[0] > 70
+    assert "majority  20.0 (off scale)" in [
+        text.get_text() for text in axes[1].get_legend().get_texts()
+    ]
+
+
+def test_a_curve_has_a_point_a_step_and_a_learner_without_steps_is_level(made_up, tmp_path, drawn):
+    adaptation_curves(made_up.curves(), tmp_path / "curves.png", title="Made up")
+    lines = [line for line in drawn[0].axes[0].get_lines() if len(line.get_xdata()) > 1]
+    assert [len(line.get_xdata()) for line in lines] == [2, 2, 6, 6, 6]
+    assert all(line.get_ydata()[0] == line.get_ydata()[1] for line in lines[:2])
+    assert lines[-1].get_ydata()[0] == pytest.approx(79)
+
+
+def test_the_support_set_is_drawn_when_asked_for(made_up, tmp_path, drawn):
+    for support in (False, True):
+        adaptation_curves(
+            made_up.curves(), tmp_path / "curves.png", title="Made up", support=support
+        )
+    dashed = [
+        sum(line.get_linestyle() == "--" for line in figure.axes[0].get_lines()) for figure in drawn
+    ]
+    assert dashed == [0, 3]
+
+
+def test_values_that_are_not_numbers_are_left_out(made_up, tmp_path):
+    rows = [
+        row | {"mean": math.nan} if row["metric"] == "loss" else row
+        for row in made_up.curves()
+        if row["learner"] == "prototypes"
+    ]
+    assert adaptation_curves(rows, tmp_path / "curves.png", title="Loss diverged").exists()
+    assert adaptation_curves([], tmp_path / "none.png", title="Nothing yet").exists()
+
+
+def test_a_training_is_a_line(made_up, tmp_path, drawn):
+    training_curves(made_up.metrics(), tmp_path / "training.png")
+    left, right = drawn[0].axes
+    assert [len(line.get_xdata()) for line in left.get_lines()] == [61] * 4
+    assert [len(line.get_xdata()) for line in right.get_lines()] == [4] * 4
+    labels = [text.get_text() for text in right.get_legend().get_texts()]
+    assert labels == ["maml/01/seed 0", "maml/02/seed 0", "reptile/01/seed 0", "reptile/02/seed 0"]
+    training_curves([], tmp_path / "none.png")

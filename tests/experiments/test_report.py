@@ -1,0 +1,133 @@
+"""Reports: complete, self-contained, honest about what is missing."""
+
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from experiments.config import Experiment
+from experiments.errors import UserError
+from experiments.figures import adaptation_curves
+from experiments.files import write_json
+from experiments.folder import RunFolder
+from experiments.metrics import MetricsLog
+from experiments.report import write_report
+from experiments.tables import HEADERS, cells, markdown_table, result_table
+
+
+@pytest.fixture
+def run(tmp_path, made_up):
+    experiment = Experiment(name="trial", description="Made <b>up</b>")
+    with RunFolder.create(experiment, tmp_path / "trial-1") as folder:
+        write_json(folder.path / "result.json", made_up.result((1, 5)))
+        adaptation_curves(made_up.curves(), folder.figures / "adaptation.png", title="Made up")
+        with MetricsLog(folder.metrics) as log:
+            for record in made_up.metrics():
+                log.append(record)
+    return folder.path
+
+
+class Page(HTMLParser):
+    """Collects the tags that are open, the links to elsewhere and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.links, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_asks_for_nothing_else(run):
+    path = write_report(run)
+    assert path == run / "report.html"
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert page.links and all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert "http" not in text and "url(" not in text
+
+
+def test_the_page_says_what_was_done_and_found(run):
+    words = Page(write_report(run).read_text(encoding="utf-8")).words
+    for expected in (
+        "Made <b>up</b>",  # escaped: it arrives as text
+        "85.0 ± 1.0",
+        "+7.0 [+6.2, +7.8]",
+        "no clear difference",
+        "inner.rate 0.1, steps 5",
+        "adapter.options",
+        '{"r": 8, "lora_alpha": 16}',
+        "packages.torch",
+        "maml/02/seed 0",
+        "100 test tasks, 1 fold, 1 seed; 95% intervals. Times on the machine below.",
+    ):
+        assert expected in words, expected
+
+
+def test_what_is_missing_is_said(tmp_path):
+    text = re.sub("<[^>]+>", "", write_report(tmp_path).read_text(encoding="utf-8"))
+    for name in ("result.json", "figures/*.png", "metrics.jsonl", "config.json"):
+        assert f"{name} is missing" in text
+
+
+def test_several_runs_share_a_page(run, tmp_path):
+    RunFolder.create(Experiment(name="other"), tmp_path / "other-1").close()
+    path = write_report([run, tmp_path / "other-1"], tmp_path / "pages" / "both.html")
+    words = Page(path.read_text(encoding="utf-8")).words
+    assert {"2 runs", "trial-1", "other-1"} <= set(words)
+    assert write_report([run, tmp_path / "other-1"]) == tmp_path / "report.html"
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no run folder"):
+        write_report(tmp_path / "none")
+
+
+def test_the_tables_have_a_row_a_learner_and_number_of_shots(made_up):
+    result = made_up.result((1, 5))
+    rows = cells(result)
+    assert [(row[0], row[1]) for row in rows] == [
+        (row["learner"], str(row["shots"])) for row in result["rows"]
+    ]
+    assert all(len(row) == len(HEADERS) for row in rows)
+    lines = markdown_table(result).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert len({line.count("|") for line in lines}) == 1
+    out = io.StringIO()
+    Console(file=out, width=140).print(result_table(result))
+    assert "vs prototypes" in out.getvalue() and "+7.0 [+6.2, +7.8]" in out.getvalue()
+    assert out.getvalue().count("maml") == 2
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_narrow_terminal_cuts_no_number(made_up, width):
+    result = made_up.result()
+    out = io.StringIO()
+    Console(file=out, width=width).print(result_table(result))
+    assert "…" not in out.getvalue()
+    assert "85.0 ± 1.0" in out.getvalue()
+    shown = set(out.getvalue().split())
+    for learner, shots, steps, accuracy, macro, loss, *others in cells(result):
+        for cell in (learner, shots, steps, accuracy, macro.split()[0], loss.split()[0], *others):
+            assert set(cell.split()) <= shown
+
+
+def test_numbers_that_are_not_there_are_dashes(made_up):
+    result = made_up.result()
+    result["rows"] = [result["rows"][0] | {"loss": None, "train_seconds": None}]
+    result["rows"][0]["macro_f1"] = {"mean": math.nan, "low": math.nan, "high": math.nan}
+    (row,) = cells(result)
+    assert row[4] == row[5] == row[8] == "-"
