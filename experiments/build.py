@@ -136,9 +136,12 @@ class Workshop:
 
     @property
     def frozen_features(self) -> FeatureStore:
-        """Features of the backbone without any adapter, for the frozen baselines."""
-        model = self._language_model(AdapterSettings(method="none", options={}))
-        return self._share(lambda: FeatureStore(model), "features", str(id(model)))
+        """Features of the backbone without any adapter, for the frozen baselines.
+
+        A store of its own for each learner: features differ in the last bit with the batch they
+        were computed in, and a resumed run has not seen the batches of the learners before.
+        """
+        return FeatureStore(self._language_model(AdapterSettings(method="none", options={})))
 
     @property
     def collator(self) -> Collator:

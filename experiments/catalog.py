@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from experiments.config import (
     AdapterSettings,
+    BackboneSettings,
     EpisodeSettings,
     EvaluationSettings,
     Experiment,
@@ -78,15 +79,15 @@ _ENTRIES = (
         learners=("prototypes", "protonet"),
         family=BANKING77,
         folds=FOLDS,
-        episodes=EpisodeSettings(shots=(1, 5), train_ways=0, train_shots=(1, 5)),
+        episodes=EpisodeSettings(shots=(1, 5), train_ways=0, train_shots=(1, 5), train_queries=3),
         outer=OuterSettings(
-            steps=120,
+            steps=60,
             tasks=1,
             warmup=10,
             weight_decay=0.01,
-            validate_every=10,
-            validation_tasks=400,
-            patience=4,
+            validate_every=15,
+            validation_tasks=120,
+            patience=0,
         ),
         evaluation=EvaluationSettings(tasks=600, reference="prototypes"),
         grids={"protonet": {"outer.rate": (2e-4, 5e-4)}},
@@ -107,6 +108,10 @@ _ENTRIES = (
         description="MAML on sinusoid regression, 10 shots",
         learners=("finetune", "maml"),
         family=FamilySettings(source="sinusoid", name="sinusoid"),
+        episodes=EpisodeSettings(shots=(10,), queries=10),
+        backbone=BackboneSettings(name="mlp"),
+        inner=InnerSettings(rate=0.001),
+        outer=OuterSettings(steps=1000, tasks=25, validate_every=100),
     ),
 )
 

@@ -206,9 +206,11 @@ def _newest(name: str) -> Path:
     return max(found)[2]
 
 
-EVALUATE_USAGE = """usage: metalearn evaluate RUN_OR_NAME [RUN_OR_NAME ...] [--SETTING VALUE ...]
+EVALUATE_USAGE = """usage: metalearn evaluate TARGET ... [--run-dir DIR] [--SETTING VALUE ...]
 
-  RUN_OR_NAME   run folder, or experiment of the catalog
+  TARGET        run folder (its trained learners), experiment of the catalog, or a learner that
+                needs no training; the tasks are those of the first run folder or experiment
+  --run-dir DIR folder for the table (default: runs/evaluate-<time>)
 
 Settings that concern the tasks (--evaluation.tasks 600, --episodes.shots 1 5, ...) may be
 replaced; `metalearn train NAME --help` shows them all."""
@@ -221,10 +223,13 @@ def _evaluate(words: list[str]) -> None:
     first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     if not first:
         raise UserError("evaluate needs a run folder or an experiment; see metalearn list")
+    options = _Parser(prog="metalearn evaluate", add_help=False, allow_abbrev=False)
+    options.add_argument("--run-dir", type=Path)
+    given, settings = options.parse_known_args(words[first:])
 
     from experiments.evaluate import evaluate
 
-    print(evaluate(words[:first], words[first:]))
+    print(evaluate(words[:first], settings, given.run_dir))
 
 
 def _adapt(arguments: argparse.Namespace) -> None:

@@ -21,7 +21,8 @@ class FamilySettings(Settings):
     """Where tasks come from."""
 
     source: Literal["builtin", "sinusoid", "file", "hub"] = "builtin"
-    """builtin: generated intents; sinusoid: regression; file: jsonl, csv, parquet; hub: datasets."""
+    """builtin: generated intents; sinusoid: regression; file: jsonl, csv, parquet; hub: datasets
+    of Hugging Face."""
     name: str = "builtin"
     """Name in tables and caches."""
     path: str = ""
@@ -48,11 +49,11 @@ class FamilySettings(Settings):
 class EpisodeSettings(Settings):
     """Shape of the tasks."""
 
-    ways: int = 5
+    ways: int = Field(default=5, ge=0)
     """N, classes a task; 0: every class of the split."""
     shots: tuple[int, ...] = (1,)
     """K, support examples a class; several values are evaluated one after the other."""
-    queries: int = 5
+    queries: int = Field(default=5, ge=1)
     """Q, query examples a class."""
     train_ways: int | None = None
     """N in meta-training if it differs (0: all training classes)."""
@@ -74,7 +75,7 @@ class BackboneSettings(Settings):
     """Which hidden states become a feature; none: mean for encoders, last for decoders."""
     normalize: bool = True
     """Scale features to unit length."""
-    max_length: int = 128
+    max_length: int = Field(default=128, ge=1)
     """Longest sequence, in tokens; longer texts are cut."""
 
 
@@ -101,7 +102,7 @@ class HeadSettings(Settings):
 class InnerSettings(Settings):
     """The inner loop."""
 
-    steps: int = 5
+    steps: int = Field(default=5, ge=0)
     """S, gradient steps on the support set."""
     rate: float = 0.1
     """Inner learning rate of the adapter."""
@@ -116,40 +117,40 @@ class InnerSettings(Settings):
 class OuterSettings(Settings):
     """The outer loop."""
 
-    steps: int = 100
+    steps: int = Field(default=100, ge=1)
     """Meta-steps."""
-    tasks: int = 4
+    tasks: int = Field(default=4, ge=1)
     """T, tasks a meta-step."""
     rate: float = 1e-3
     """Peak rate of AdamW."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """Shape of the rate after the warm-up."""
-    warmup: int = 10
+    warmup: int = Field(default=10, ge=0)
     """Meta-steps of linear warm-up."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW, towards zero."""
     clip: float = 1.0
     """Largest norm of the meta-gradient; 0: off."""
-    validate_every: int = 20
+    validate_every: int = Field(default=20, ge=1)
     """Meta-steps between validations (step 0 and the last step are always validated)."""
-    validation_tasks: int = 40
+    validation_tasks: int = Field(default=40, ge=1)
     """Tasks of a validation, the same every time."""
-    patience: int = 5
+    patience: int = Field(default=5, ge=0)
     """Validations without a better score before training stops; 0: never."""
-    checkpoint_every: int = 10
+    checkpoint_every: int = Field(default=10, ge=1)
     """Meta-steps between checkpoints."""
 
 
 class EvaluationSettings(Settings):
     """The judging of learners on unseen classes."""
 
-    tasks: int = 100
+    tasks: int = Field(default=100, ge=1)
     """Test tasks, the same for every learner."""
     seed: int = 1000
     """Seed of the evaluation tasks."""
-    tasks_per_batch: int = 10
+    tasks_per_batch: int = Field(default=10, ge=1)
     """Tasks evaluated at a time."""
-    resamples: int = 2000
+    resamples: int = Field(default=2000, ge=1)
     """Bootstrap resamples of an interval."""
     reference: str = ""
     """Learner that every other one is compared with, paired; empty: the first."""

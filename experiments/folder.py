@@ -118,6 +118,25 @@ def differing_settings(first: Experiment, second: Experiment) -> list[str]:
     return [name for name in left if left[name] != right[name]]
 
 
+def refuse_used(path: Path, but: str = "") -> None:
+    """Refuse a place that cannot become a new run folder.
+
+    Args:
+        path: The place.
+        but: Name of an entry that may be there.
+
+    Raises:
+        UserError: If it is a file, or a folder that is not empty.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; choose another --run-dir")
+    if path.exists() and any(entry.name != but for entry in path.iterdir()):
+        raise UserError(
+            f"run folder {path} exists and is not empty; "
+            "continue it with --resume or choose another --run-dir"
+        )
+
+
 class RunFolder:
     """A locked run folder; a context manager that gives the lock back.
 
@@ -143,16 +162,14 @@ class RunFolder:
             UserError: If `run_dir` exists and is not empty, or another process uses it.
         """
         path = run_dir or _fresh_name(Path(root), experiment.name)
-        remedy = "continue it with --resume or choose another --run-dir"
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file; choose another --run-dir")
-        if path.exists() and any(path.iterdir()):
-            raise UserError(f"run folder {path} exists and is not empty; {remedy}")
+        refuse_used(path)
         path.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path)
-        if any(entry.name != LOCK for entry in path.iterdir()):  # another process was faster
+        try:
+            refuse_used(path, but=LOCK)  # another process may have been faster
+        except UserError:
             os.close(lock)
-            raise UserError(f"run folder {path} exists and is not empty; {remedy}")
+            raise
         _initialize(path, experiment)
         return cls(path, experiment, lock)
 

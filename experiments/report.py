@@ -156,7 +156,9 @@ def _choices(result: dict[str, Any]) -> str:
             str(choice.get("fold") or "-"),
             str(choice["shots"]),
             ", ".join(f"{name} {_text(value)}" for name, value in choice["settings"].items()),
-            f"{100 * choice['validation_accuracy']:.1f}",
+            "-"
+            if choice["validation_accuracy"] is None
+            else f"{100 * choice['validation_accuracy']:.1f}",
         ]
         for choice in result.get("choices", [])
         if choice["settings"]

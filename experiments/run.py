@@ -11,51 +11,36 @@ moment goes on where it was, and ends with the files of a run that was not.
 
 from __future__ import annotations
 
-import itertools
 import logging
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from experiments import checkpoint, outcome
 from experiments.build import Workshop, batches, seeded
+from experiments.cells import CHOICES, Cell, first_cells, trials, validation_episodes, variant
+from experiments.checks import check
 from experiments.config import Experiment
 from experiments.errors import UserError
 from experiments.figures import adaptation_curves, training_curves
 from experiments.files import read_json, write_json
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, refuse_used
 from experiments.metrics import read_metrics
 from experiments.progress import Progress
 from experiments.report import write_report
 from experiments.tables import result_table
-from experiments.tracking import start
+from experiments.tracking import Tracker, start
+from experiments.trained import best_state
 from meta_models.params import Params
 from metalearn.evaluation import evaluate, validation_score
 from metalearn.learner import Learner
 from metalearn.training import MetaTraining, NonFiniteLoss
-from tasks.episode import Episode
 
-CHOICES = "choices.json"
+REPORT = "report.html"
 log = logging.getLogger(__name__)
-
-
-class Cell(NamedTuple):
-    """One training or judgement of a run; `shots` 0: trained for every number of shots."""
-
-    learner: str
-    fold: str
-    shots: int
-    seed: int
-    trial: int
-
-    @property
-    def slug(self) -> str:
-        """Name of its folder."""
-        fold = f"-fold{self.fold}" if self.fold else ""
-        shots = f"-{self.shots}shot" if self.shots else ""
-        return f"{self.learner}{fold}{shots}-seed{self.seed}-trial{self.trial}"
 
 
 def run(experiment: Experiment, run_dir: Path | None = None, resume: bool = False) -> Path:
@@ -76,31 +61,34 @@ def run(experiment: Experiment, run_dir: Path | None = None, resume: bool = Fals
         torch.set_num_threads(experiment.threads)
     if resume and run_dir is None:
         raise UserError("--resume needs the run folder; name it with --run-dir")
-    opened = (
-        RunFolder.open(run_dir, experiment)
-        if resume and run_dir is not None
-        else RunFolder.create(experiment, run_dir)
-    )
+    kept: dict[str, Any] = {}
+    if resume and run_dir is not None:
+        opened = RunFolder.open(run_dir, experiment)
+    else:
+        if run_dir is not None:
+            refuse_used(run_dir)
+        check(experiment, kept)  # before there is a folder: a mistake leaves nothing behind
+        opened = RunFolder.create(experiment, run_dir)
     with opened as folder:
         if not (folder.path / outcome.RESULT).exists():
-            _Run(folder, resume).complete()
-        Console().print(result_table(read_json(folder.path / outcome.RESULT)))
-        for figure in sorted(folder.figures.glob("*.png")):
-            print(figure)
+            _Run(folder, resume, kept).complete()
+        elif not (folder.path / REPORT).exists():  # killed between the two
+            write_report([folder.path])
+        show(folder)
         return folder.path
 
 
 class _Run:
     """A run in progress."""
 
-    def __init__(self, folder: RunFolder, resume: bool) -> None:
+    def __init__(self, folder: RunFolder, resume: bool, kept: dict[str, Any]) -> None:
         self.folder = folder
         self.experiment = folder.experiment
         self.metrics = folder.open_metrics()
         # Records past the last checkpoint belong to steps that will be taken again.
         self.metrics.truncate_to(self._records_saved())
         self.tracker = start(self.experiment, folder.path, resume)
-        self.kept: dict[str, Any] = {}
+        self.kept = kept
         self.choices: dict[str, Any] = {}
         if (folder.path / CHOICES).exists():
             self.choices = read_json(folder.path / CHOICES)
@@ -109,7 +97,7 @@ class _Run:
         """Everything that is not done yet."""
         failed = True
         try:
-            for cell in self._first_cells():
+            for cell in first_cells(self.experiment):
                 self._choose(cell)
             for cell in self._other_cells():
                 self._train(cell, must=True)
@@ -117,28 +105,16 @@ class _Run:
                 for shots in self.experiment.episodes.shots:
                     if cell.shots in (0, shots):
                         self._test(cell, shots)
-            self._conclude()
+            conclude(self.folder, self.tracker, list(self.choices.values()))
             failed = False
         finally:
             self.metrics.close()
             self.tracker.finish(exit_code=int(failed))
 
-    def _first_cells(self) -> list[Cell]:
-        """What is chosen for: each learner, fold and number of shots, with the first seed."""
-        experiment = self.experiment
-        shared = experiment.episodes.train_shots is not None
-        shots = (0,) if shared else experiment.episodes.shots
-        return [
-            Cell(learner, fold, k, experiment.seeds[0], 0)
-            for learner in experiment.learners
-            for fold in experiment.folds or (experiment.family.fold,)
-            for k in shots
-        ]
-
     def _all_cells(self) -> list[Cell]:
         return [
             cell._replace(seed=seed, trial=self.choices[cell.slug]["trial"])
-            for cell in self._first_cells()
+            for cell in first_cells(self.experiment)
             for seed in (
                 self.experiment.seeds
                 if self._workshop(cell).learner(cell.learner).random
@@ -149,65 +125,45 @@ class _Run:
     def _other_cells(self) -> list[Cell]:
         return [cell for cell in self._all_cells() if cell.seed != self.experiment.seeds[0]]
 
-    def trials(self, learner: str) -> list[dict[str, Any]]:
-        """The settings that a learner's grid tries."""
-        grid = self.experiment.grids.get(learner, {})
-        return [
-            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
-        ]
-
     def _workshop(self, cell: Cell) -> Workshop:
-        settings = self.trials(cell.learner)[cell.trial]
-        if cell.fold:
-            settings = settings | {"family.fold": cell.fold}
-        return Workshop(self.experiment.override(settings), self.kept)
-
-    def _validation(self, workshop: Workshop, cell: Cell) -> list[Episode]:
-        """Validation tasks: the same for all learners, shared between the numbers of shots."""
-        shots = (cell.shots,) if cell.shots else self.experiment.episodes.shots
-        tasks = max(1, workshop.experiment.outer.validation_tasks // len(shots))
-        seed = self.experiment.evaluation.seed
-        return [
-            episode
-            for k in shots
-            for episode in batches(workshop, workshop.stream("valid", k, seed), tasks)
-        ]
+        return Workshop(variant(self.experiment, cell), self.kept)
 
     def _choose(self, first: Cell) -> None:
         """Score every trial on validation classes and keep the best."""
         if first.slug in self.choices:
             return
         scores = []
-        trials = self.trials(first.learner)
-        for trial in range(len(trials)):
+        tried = trials(self.experiment, first.learner)
+        for trial in range(len(tried)):
             cell = first._replace(trial=trial)
             workshop = self._workshop(cell)
             learner = workshop.learner(first.learner)
             if learner.trains:
-                scores.append(self._train(cell, must=len(trials) == 1))
-            elif len(trials) == 1:
+                scores.append(self._train(cell, must=len(tried) == 1))
+            elif len(tried) == 1:
                 scores.append(None)  # nothing to choose
             else:
                 state = learner.init(seeded(cell.seed))
-                scores.append(validation_score(learner, self._validation(workshop, cell))(state))
-        known = [-1.0 if score is None else score for score in scores]
-        if any(score is None for score in scores) and len(trials) > 1:
+                score = validation_score(learner, validation_episodes(workshop, cell.shots))
+                scores.append(score(state))
+        known = [-math.inf if score is None else score for score in scores]
+        if any(score is None for score in scores) and len(tried) > 1:
             log.warning("%s: some trials ended in a non-finite loss", first.slug)
-        if len(trials) > 1 and all(score is None for score in scores):
+        if len(tried) > 1 and all(score is None for score in scores):
             raise UserError(
                 f"{first.slug}: every trial ended in a non-finite loss; lower the rates"
             )
-        best = max(range(len(trials)), key=known.__getitem__)
+        best = max(range(len(tried)), key=known.__getitem__)
         self.choices[first.slug] = {
             "learner": first.learner,
             "fold": first.fold,
             "shots": first.shots,
             "trial": best,
-            "settings": trials[best],
+            "settings": tried[best],
             "validation_accuracy": scores[best],
             "trials": [
                 {"settings": settings, "validation_accuracy": score}
-                for settings, score in zip(trials, scores, strict=True)
+                for settings, score in zip(tried, scores, strict=True)
             ],
         }
         write_json(self.folder.path / CHOICES, self.choices)
@@ -229,7 +185,7 @@ class _Run:
         training = MetaTraining(
             learner,
             workshop.training_episodes(cell.shots, cell.seed),
-            validation_score(learner, self._validation(workshop, cell)),
+            validation_score(learner, validation_episodes(workshop, cell.shots)),
             workshop.outer_loop(),
             seeded(cell.seed),
         )
@@ -243,7 +199,8 @@ class _Run:
                 try:
                     figures = training.take_step()
                 except NonFiniteLoss as error:
-                    self._save(place, training, seconds, ended=True, score=None)
+                    # Without it the run cannot go on: a resumed one tries the step again.
+                    self._save(place, training, seconds, ended=not must, score=None)
                     if must:
                         raise UserError(f"{cell.slug}: {error}") from None
                     return None
@@ -273,14 +230,6 @@ class _Run:
         saved = [found[1]["records"] for p in places if (found := checkpoint.load(p)) is not None]
         return max(saved, default=0)
 
-    def _state(self, learner: Learner, cell: Cell) -> Params:
-        """The trained state of a cell with the best validation score, or a fresh one."""
-        if not learner.trains:
-            return learner.init(seeded(cell.seed))
-        found = checkpoint.load(self.folder.checkpoints / cell.slug)
-        assert found is not None
-        return outcome.best_state(found[0])
-
     def _test(self, cell: Cell, shots: int) -> None:
         """Judge a cell on the test tasks of a number of shots."""
         part = outcome.part(self.folder.path, cell.slug, shots)
@@ -288,35 +237,62 @@ class _Run:
             return
         workshop = self._workshop(cell)
         learner = workshop.learner(cell.learner)
-        workshop.frozen = True
-        settings = self.experiment.evaluation
-        stream = workshop.stream("test", shots, settings.seed)
-        episodes = batches(workshop, stream, settings.tasks)
-        state = self._state(learner, cell)
-        with Progress(settings.tasks, f"{cell.slug} test {shots}-shot") as progress:
-            judged = evaluate(
-                learner, state, episodes, progress=lambda tasks: progress.update(tasks, {})
-            )
+        state, seconds = best_state(self.folder.checkpoints, learner, cell)
         place = {"learner": cell.learner, "fold": cell.fold, "shots": shots, "seed": cell.seed}
-        trained = checkpoint.load(self.folder.checkpoints / cell.slug)
-        cost = {
-            "adapt_seconds_per_task": judged.seconds / judged.tasks,
-            "passes": learner.passes(),
-            "train_seconds": trained[1]["seconds"] if trained else 0.0,
-        }
-        outcome.write_part(part, judged, place, cost)
+        judge(part, workshop, learner, state, place, seconds)
 
-    def _conclude(self) -> None:
-        """Tables, figures and the report, from the parts."""
-        path = self.folder.path
-        result = outcome.merge(path, self.experiment, list(self.choices.values()))
-        title = f"{self.experiment.name}: {self.experiment.description}"
-        figures = [
-            adaptation_curves(result["curves"], self.folder.figures / "curves.png", title=title)
-        ]
-        records = read_metrics(self.folder.metrics)
-        if records:
-            figures.append(training_curves(records, self.folder.figures / "training.png"))
-        self.tracker.log_curves(result["curves"], figures)
-        write_json(path / outcome.RESULT, result)
-        write_report([path])
+
+def judge(
+    part: Path,
+    workshop: Workshop,
+    learner: Learner,
+    state: Params,
+    place: dict[str, Any],
+    train_seconds: float,
+) -> None:
+    """Judge a learner on the test tasks of its workshop and write the part.
+
+    Args:
+        part: File of the scores.
+        workshop: Says which tasks; every choice is made.
+        learner: The learner.
+        state: Its meta-parameters.
+        place: Learner, fold, shots and seed, as the tables call them.
+        train_seconds: What its training cost.
+    """
+    workshop.frozen = True
+    settings, shots = workshop.experiment.evaluation, place["shots"]
+    episodes = batches(workshop, workshop.stream("test", shots, settings.seed), settings.tasks)
+    label = part.name.split("-test")[0]
+    with Progress(settings.tasks, f"{label} test {shots}-shot") as progress:
+        judged = evaluate(
+            learner, state, episodes, progress=lambda tasks: progress.update(tasks, {})
+        )
+    cost = {
+        "adapt_seconds_per_task": judged.seconds / judged.tasks,
+        "passes": learner.passes(),
+        "train_seconds": train_seconds,
+    }
+    outcome.write_part(part, judged, place, cost)
+
+
+def conclude(folder: RunFolder, tracker: Tracker, choices: list[dict[str, Any]]) -> None:
+    """Tables, figures and the report of a run folder, from its parts."""
+    path, experiment = folder.path, folder.experiment
+    result = outcome.merge(path, experiment, choices)
+    title = f"{experiment.name}: {experiment.description}"
+    figures = [adaptation_curves(result["curves"], folder.figures / "curves.png", title=title)]
+    records = read_metrics(folder.metrics)
+    if records:
+        figures.append(training_curves(records, folder.figures / "training.png"))
+    tracker.log_curves(result["curves"], figures)
+    tracker.finish()  # before the result: with it the run counts as done
+    write_json(path / outcome.RESULT, result)
+    write_report([path])
+
+
+def show(folder: RunFolder) -> None:
+    """Print the result's table and the paths of the figures."""
+    Console().print(result_table(read_json(folder.path / outcome.RESULT)))
+    for figure in sorted(folder.figures.glob("*.png")):
+        print(figure)

@@ -54,8 +54,6 @@ class Adapter:
         options: Mapping[str, Any] | None = None,
         layers: tuple[int, ...] | None = None,
     ) -> None:
-        import peft
-
         self.backbone = backbone
         self.method = method
         if method == "none":
@@ -66,9 +64,7 @@ class Adapter:
         self.prompt = bool(self._config.is_prompt_learning)
         kind = next(backbone.model.parameters()).dtype
         try:
-            self.model = peft.get_peft_model(
-                backbone.model, self._config, autocast_adapter_dtype=False
-            )
+            self.model = _installed(backbone.model, self._config)
         except (ValueError, TypeError) as error:
             raise ModelError(f"adapter {method!r}: {str(error).splitlines()[0]}") from error
         self.model.eval().to(kind)
@@ -159,7 +155,8 @@ class Adapter:
             for name, parameter in self.model.named_parameters():
                 if name in values:
                     parameter.copy_(values[name])
-        self.model.save_pretrained(str(folder))
+        # Embeddings are frozen; to find out whether to save them PEFT would ask the hub.
+        self.model.save_pretrained(str(folder), save_embedding_layers=False)
 
     def read(self, folder: Path) -> Params:
         """Values of a PEFT adapter folder that this method wrote.
@@ -167,18 +164,34 @@ class Adapter:
         Raises:
             ModelError: If the folder holds another adapter than the installed one.
         """
+        from peft import get_peft_model_state_dict
         from peft.utils import load_peft_weights, set_peft_model_state_dict
 
         try:
             found = load_peft_weights(str(folder), device="cpu")
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} holds no PEFT adapter; run metalearn adapt") from error
-        result = set_peft_model_state_dict(self.model, found)
-        if result.unexpected_keys:
-            raise ModelError(f"{folder}: the adapter does not fit {self.backbone.name}")
+        mine = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in mine.items()}:
+            raise ModelError(
+                f"{folder}: not the {self.method} adapter that {self.backbone.name} carries; "
+                "use the adapter settings it was written with"
+            )
+        set_peft_model_state_dict(self.model, found)
         self.model.requires_grad_(False)
         mine = dict(self.model.named_parameters())
         return {name: mine[name].detach().clone() for name in self._names}
+
+
+def _installed(model: Any, config: Any) -> Any:
+    import peft
+
+    with warnings.catch_warnings():
+        # Nobody can act on these: PEFT asks by a name that transformers is about to drop, and sets
+        # the orientation of GPT-2's weights by itself.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
+        return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
 def _peft_config(
@@ -202,7 +215,20 @@ def _peft_config(
     if hasattr(config, "target_modules"):
         targets = config.target_modules or _default_targets(backbone, method)
         config.target_modules = _matching(backbone, method, targets, layers)
+    if method == "ia3":
+        config.feedforward_modules = _feedforward(backbone, config)
     return config
+
+
+def _feedforward(backbone: Backbone, config: Any) -> list[str]:
+    """Full names of the modules whose input, not output, IA3 scales: PEFT wants targets here."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
+
+    family = str(backbone.model.config.model_type)  # pyright: ignore
+    wanted = config.feedforward_modules
+    if wanted is None:
+        wanted = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(family, [])
+    return [name for name in config.target_modules if _named(name, wanted)]
 
 
 def _default_targets(backbone: Backbone, method: str) -> list[str]:
@@ -227,10 +253,8 @@ def _matching(
     modules = [name for name, _ in backbone.model.named_modules()]
     if targets == "all-linear":
         named = [n for n, m in backbone.model.named_modules() if isinstance(m, nn.Linear)]
-    elif isinstance(targets, str):
-        named = [name for name in modules if re.fullmatch(targets, name)]
     else:
-        named = [n for n in modules if any(n == t or n.endswith(f".{t}") for t in targets)]
+        named = [name for name in modules if _named(name, targets)]
     if layers is not None:
         wrong = [layer for layer in layers if not 0 <= layer < backbone.layers]
         if wrong:
@@ -247,3 +271,10 @@ def _matching(
             "name modules of this model: --adapter.options '{\"target_modules\": [...]}'"
         )
     return named
+
+
+def _named(name: str, targets: Any) -> bool:
+    """Whether a pattern, or one of several endings, names a module."""
+    if isinstance(targets, str):
+        return bool(re.fullmatch(targets, name))
+    return any(name == target or name.endswith(f".{target}") for target in targets)

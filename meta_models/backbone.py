@@ -87,7 +87,11 @@ def load_backbone(
 
 def _pretrained(path: str, attention: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    shown = logging.is_progress_bar_enabled()
+    if Path(path).is_dir():  # nothing to wait for
+        logging.disable_progress_bar()
     try:
         model = AutoModel.from_pretrained(path, attn_implementation=attention)
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -96,6 +100,9 @@ def _pretrained(path: str, attention: str) -> tuple[Any, Any]:
             f"backbone {path!r} is not on disk and could not be fetched "
             f"({_first_line(error)}); give a local folder or a reachable hub name"
         ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return model, tokenizer
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -130,7 +131,7 @@ class AdaptedModel(Model):
         if batch.tokens is None:
             raise ModelError("a language model needs text; these tasks have numbers")
         if batch.kind == "token":
-            states = self._hidden(_adapter_values(values), batch.tokens).flatten(1, 2)
+            states = self._hidden(_adapter_values(values), _filled(batch.tokens)).flatten(1, 2)
             return normalize(states, dim=-1) if self.unit else states
         return self._pooled(_adapter_values(values), batch.tokens)
 
@@ -141,11 +142,12 @@ class AdaptedModel(Model):
 
     def _pooled(self, values: Params, tokens: Tokens) -> Tensor:
         """`[T, B, D]`, computed in groups of rows of like length so that little padding is."""
+        tokens = _filled(tokens)
         lengths = tokens.mask.sum(-1)
         order = lengths.argsort(dim=1, descending=True, stable=True)
         parts = []
         for rows in order.split(max(4, GROUP // len(order)), dim=1):
-            width = max(1, int(lengths.gather(1, rows).max()))
+            width = int(lengths.gather(1, rows).max())
             group = _rows(tokens, rows, width)
             parts.append(self._pool(self._hidden(values, group), group.mask))
         back = order.argsort(dim=1).unsqueeze(-1)
@@ -156,15 +158,15 @@ class AdaptedModel(Model):
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         if self.pooling == "mean":
             weight = mask.unsqueeze(-1).to(states.dtype)
-            return (states * weight).sum(2) / weight.sum(2).clamp(min=1)
+            return (states * weight).sum(2) / weight.sum(2)
         if self.pooling == "first":
             return states[:, :, 0]
-        last = (mask.sum(-1) - 1).clamp(min=0)[..., None, None]
+        last = (mask.sum(-1) - 1)[..., None, None]
         return states.gather(2, last.expand(-1, -1, 1, states.shape[-1])).squeeze(2)
 
     def _hidden(self, values: Params, tokens: Tokens) -> Tensor:
         """`[T, B, L, D]`: the tasks of a batch by vmap, a single task without it."""
-        inputs = (tokens.ids, tokens.mask | _blank(tokens.mask), tokens.segments)
+        inputs = (tokens.ids, tokens.mask, tokens.segments)
         if tokens.ids.shape[0] == 1:
             one = {name: value[0] for name, value in values.items()}
             ids, mask, segments = inputs
@@ -185,11 +187,15 @@ def _adapter_values(values: Mapping[str, Tensor]) -> Params:
     return {n.split(".", 1)[1]: v for n, v in values.items() if part(n) == "adapter"}
 
 
-def _blank(mask: Tensor) -> Tensor:
-    """True at the first token of rows without tokens: attention over nothing would be NaN."""
-    first = torch.zeros_like(mask)
-    first[..., 0] = ~mask.any(-1)
-    return first
+def _filled(tokens: Tokens) -> Tokens:
+    """Rows without tokens (padding) see their first one.
+
+    Attention over nothing would be NaN, and so would be the second derivative of a mean over
+    nothing that is scaled to unit length.
+    """
+    first = torch.zeros_like(tokens.mask)
+    first[..., 0] = ~tokens.mask.any(-1)
+    return replace(tokens, mask=tokens.mask | first)
 
 
 def _rows(tokens: Tokens, rows: Tensor, width: int) -> Tokens:

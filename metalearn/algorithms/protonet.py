@@ -17,13 +17,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from meta_models.features import FeatureStore, shared_features
 from meta_models.heads import euclidean, linear, prototypes
 from meta_models.params import Params, gradients, leaves
 from metalearn.learner import Learner, Metrics, add, in_passes, mean_metrics
-from tasks.episode import IGNORE, Batch, Episode
+from tasks.episode import Batch, Episode
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,14 @@ class ProtoNet(Learner):
             theta = leaves(state)
             head = _head(theta, shared_features(self.model, theta, part.support), part.support)
             features = shared_features(self.model, theta, part.query)
-            logits = linear(head, features, part.query.class_mask)
+            # - 1/T sum_t 1/(N Q) sum log p(y | x)
+            losses = self.model.loss(head, part.query, features)
+            total = add(total, gradients(losses.sum() / episode.tasks, theta))
             labels = part.query.labels
             assert labels is not None
-            # - 1/(T N Q) sum log p(y | x)
-            loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
-            share = part.tasks / episode.tasks
-            total = add(total, gradients(loss * share, theta))
-            correct = (logits.argmax(-1) == labels)[labels >= 0].double().mean().item()
-            metrics.append((part.tasks, {"loss": loss.item(), "accuracy": correct}))
+            right = linear(head, features, part.query.class_mask).argmax(-1) == labels
+            accuracy = (right.sum(1) / (labels >= 0).sum(1)).mean().item()
+            metrics.append((part.tasks, {"loss": losses.mean().item(), "accuracy": accuracy}))
         return total, mean_metrics(metrics)
 
 

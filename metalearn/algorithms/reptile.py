@@ -59,7 +59,7 @@ class Reptile(Learner):
             phi = adapt_by_gradient(self.model, self.loop, state, task)[-1]
             fixed = {n: phi[n].clone().requires_grad_() for n in phi if n not in self._moved(state)}
             loss = self.model.loss(phi | fixed, task)
-            slope = gradients(loss.sum(), fixed)
+            slope = gradients(loss.sum(), fixed) if fixed else {}
             gradient = {}
             for name, theta in state.items():
                 if name in self._moved(state):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression as Classifier
 from torch import Tensor
 
 from meta_models.features import FeatureStore
@@ -22,7 +22,7 @@ ITERATIONS = 200  # enough for L-BFGS on unit-length features; more changes no d
 class Fitted:
     """One fitted classifier a task, and the encoder its features came from."""
 
-    classifiers: tuple[Classifier, ...]
+    classifiers: tuple[Any, ...]
     state: Params
 
 
@@ -45,6 +45,9 @@ class LogisticRegression(Learner):
         return self._store.model.init(generator)
 
     def adapt(self, state: Params, support: Batch, start: Params | None = None) -> list[Fitted]:
+        # Slow to import, and needed by no other learner.
+        from sklearn.linear_model import LogisticRegression as Classifier
+
         if start is not None:
             raise TypeError("logistic regression adapts no values to start from")
         assert support.labels is not None

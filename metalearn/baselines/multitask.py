@@ -68,11 +68,13 @@ class MultiTask(Learner):
             features = shared_features(self.model, theta, task)
             rows = features @ theta["classifier.weight"].T + theta["classifier.bias"]
             logits = rows * theta["scale"].exp()
-            loss = cross_entropy(
-                logits.flatten(0, 1), _family_labels(task).flatten(), ignore_index=IGNORE
+            labels = _family_labels(task)
+            errors = cross_entropy(
+                logits.transpose(1, 2), labels, ignore_index=IGNORE, reduction="none"
             )
-            total = add(total, gradients(loss * part.tasks / episode.tasks, theta))
-            metrics.append((part.tasks, {"loss": loss.item()}))
+            losses = errors.sum(1) / (labels != IGNORE).sum(1)
+            total = add(total, gradients(losses.sum() / episode.tasks, theta))
+            metrics.append((part.tasks, {"loss": losses.mean().item()}))
         return total, mean_metrics(metrics)
 
     def passes(self) -> float:

@@ -46,8 +46,11 @@ class InnerLoop:
         return tuple(self.rates)
 
     def passes(self, model: Model, order: int = 1) -> float:
-        """Passes of the support set through the encoder: a forward and a backward a step, two
-        more at second order; one forward in all where only the head adapts."""
+        """Passes of the support set through the encoder that one adaptation costs.
+
+        A forward and a backward a step, and two more at second order; one forward in all where
+        only the head adapts.
+        """
         if model.encoder not in self.rates:
             return 1.0
         return self.steps * (2.0 if order == 1 else 4.0)
@@ -91,7 +94,7 @@ def sgd_step(
         if graph == "second":
             # A fresh node for every value: head.weight may be a function of the adapter's values,
             # and the inner gradient is the partial one, that does not look behind them.
-            phi = {n: v.view_as(v) for n, v in pick(values, loop.parts).items()}
+            phi = {n: _fresh(v) for n, v in pick(values, loop.parts).items()}
             loss = model.loss(values | phi, support, features).sum()
         else:
             phi = leaves(pick(values, loop.parts))
@@ -104,3 +107,8 @@ def sgd_step(
     if graph == "none":
         stepped = {name: value.detach() for name, value in stepped.items()}
     return values | stepped
+
+
+def _fresh(value: Tensor) -> Tensor:
+    """`value` as a node of its own; a constant (the zero bias of a head) takes a gradient too."""
+    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()

@@ -60,16 +60,19 @@ def read_examples(
     text: str = "text",
     label: str = "label",
     text_b: str = "",
+    labeled: bool = True,
 ) -> list[Example]:
     """The records of a file, numbered from 0 in the order of the file.
 
     Args:
-        path: A .jsonl, .jsonl.gz, .csv or .parquet file; see `find` for relative paths.
+        path: A .jsonl, .jsonl.gz, .csv or .parquet file; see `find` for relative paths.  Without
+            labels also a .txt file, one text a line.
         kind: What a label is.
         text: Column of the text; for kind "token" words joined by spaces, or a list of words.
         label: Column of the class name (kind "class"); of the tags as a list, or joined by spaces
             (kind "token"); of the target text or a list of such texts (kind "sequence").
         text_b: Column of the second text of a pair; empty: none.
+        labeled: Whether every record needs a label; if not, a class that is there is still read.
 
     Raises:
         TaskError: Naming the file, the line (or row) and the remedy.
@@ -81,11 +84,13 @@ def read_examples(
         ".csv": _read_csv,
         ".parquet": _read_parquet,
     }
+    if not labeled:
+        readers[".txt"] = lambda file: _read_lines(file, text)
     reader = next((readers[end] for end in readers if file.name.endswith(end)), None)
     if reader is None or not file.is_file():
         raise TaskError(f"cannot read {path}: give a file that ends in {', '.join(readers)}")
     try:
-        return to_examples(reader(file), str(path), kind, text, label, text_b)
+        return to_examples(reader(file), str(path), kind, text, label, text_b, labeled)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, pa.ArrowInvalid) as error:
         reason = str(error).splitlines()[0]
         raise TaskError(f"cannot read {path}: {reason}; the file is damaged") from error
@@ -108,6 +113,13 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             yield f"line {number}", record
 
 
+def _read_lines(path: Path, column: str) -> Iterator[Row]:
+    with open(path, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"line {number}", {column: line.rstrip("\n")}
+
+
 def _read_csv(path: Path) -> Iterator[Row]:
     with open(path, newline="", encoding="utf-8-sig") as lines:
         reader = csv.DictReader(lines)
@@ -128,7 +140,13 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 def to_examples(
-    rows: Iterable[Row], source: str, kind: LabelKind, text: str, label: str, text_b: str
+    rows: Iterable[Row],
+    source: str,
+    kind: LabelKind,
+    text: str,
+    label: str,
+    text_b: str,
+    labeled: bool = True,
 ) -> list[Example]:
     """Records with named columns as examples; see `read_examples` for the arguments.
 
@@ -142,13 +160,14 @@ def to_examples(
     record: dict[str, Any] = {}
     for where, record in rows:
         place = f"{source}, {where}"
-        for column in (text, label):
+        for column in (text, label) if labeled else (text,):
             if column not in record:
                 raise _missing(place, column, record)
         # A source may mix pairs with single texts, so a record need not have the second column.
         second = record.get(text_b) if text_b else None
         pairs = pairs or text_b in record
-        examples.append(_example(place, len(examples), kind, record[text], second, record[label]))
+        target = record.get(label)
+        examples.append(_example(place, len(examples), kind, record[text], second, target, labeled))
     if not examples:
         raise TaskError(f"{source} has no records; give a file with at least one")
     if text_b and not pairs:
@@ -165,7 +184,7 @@ def _missing(place: str, column: str, record: dict[str, Any]) -> TaskError:
 
 
 def _example(
-    place: str, number: int, kind: LabelKind, text: Any, second: Any, label: Any
+    place: str, number: int, kind: LabelKind, text: Any, second: Any, label: Any, labeled: bool
 ) -> Example:
     """One record as an example; `place` names it in errors."""
     words = _strings(place, "text", text)
@@ -177,6 +196,8 @@ def _example(
     text_b = " ".join(_strings(place, "second text", second)) or None
     labels = _strings(place, "label", label)
     if not any(part.strip() for part in labels):
+        if not labeled:
+            return Example(number, text, text_b)
         raise TaskError(f"{place}: the label is missing; remove the record or fill it in")
     if kind == "class":
         if isinstance(label, list | tuple):

@@ -227,13 +227,13 @@ def test_a_folder_of_another_experiment_is_refused(calls, capsys):
 
 def test_the_other_commands_reach_their_functions(calls, capsys):
     for words in (
-        "evaluate a b --evaluation.tasks 7",
+        "evaluate a b --evaluation.tasks 7 --run-dir t",
         "adapt r --support s.csv --output o --learner maml --steps 3",
         "predict o --input i.csv",
     ):
         assert main(words.split()) == 0
     assert calls == [
-        (["a", "b"], ["--evaluation.tasks", "7"]),
+        (["a", "b"], ["--evaluation.tasks", "7"], Path("t")),
         (Path("r"), Path("s.csv"), Path("o"), "maml", 3),
         (Path("o"), Path("i.csv"), None),
     ]

@@ -47,6 +47,21 @@ def test_every_format_gives_the_same_examples(tmp_path):
         assert read_examples(path) == EXPECTED
 
 
+def test_without_labels_a_record_needs_only_its_text(tmp_path):
+    (tmp_path / "a.txt").write_text("my card\n\n  pay, the bill\n")
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "my card"}, {"text": "pay", "label": "x"}])
+    expected = [Example(0, "my card"), Example(1, "  pay, the bill")]
+    assert read_examples(tmp_path / "a.txt", labeled=False) == expected
+    expected = [Example(0, "my card"), Example(1, "pay", label="x")]
+    assert read_examples(tmp_path / "a.jsonl", labeled=False) == expected
+    with pytest.raises(TaskError, match="ends in"):
+        read_examples(tmp_path / "a.txt")
+    with pytest.raises(TaskError, match=r"line 1: no column 'label'"):
+        read_examples(tmp_path / "a.jsonl")
+    with pytest.raises(TaskError, match=r"a.jsonl, line 1: no column 'txt'"):
+        read_examples(tmp_path / "a.jsonl", text="txt", labeled=False)
+
+
 def test_columns_are_named_and_numbers_become_label_names(tmp_path):
     records = [{"q": "one", "p": "two", "y": 3}]
     for path in write_all(tmp_path, records):

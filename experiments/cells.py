@@ -1,0 +1,94 @@
+"""The cells of an experiment: what is trained and judged, and with which settings."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from experiments.build import Workshop, batches
+from experiments.config import Experiment
+from tasks.episode import Episode
+
+CHOICES = "choices.json"
+"""File of a run folder: what was chosen on validation classes for each of `first_cells`."""
+
+
+class Cell(NamedTuple):
+    """One training or judgement of a run; `shots` 0: trained for every number of shots.
+
+    Example:
+        >>> Cell("maml", "01", 5, seed=0, trial=2).slug
+        'maml-fold01-5shot-seed0-trial2'
+    """
+
+    learner: str
+    fold: str
+    shots: int
+    seed: int
+    trial: int
+
+    @property
+    def slug(self) -> str:
+        """Name of its folder."""
+        # A fold of a group is named "group/fold".
+        fold = f"-fold{self.fold}".replace("/", "-") if self.fold else ""
+        shots = f"-{self.shots}shot" if self.shots else ""
+        name = f"{self.learner}{fold}{shots}-seed{self.seed}-trial{self.trial}"
+        return re.sub(r"[^\w.-]+", "-", name)  # a fold may be "group/fold"
+
+
+def folds(experiment: Experiment) -> Sequence[str]:
+    """The folds that an experiment goes through."""
+    return experiment.folds or (experiment.family.fold,)
+
+
+def first_cells(experiment: Experiment) -> list[Cell]:
+    """What is chosen for: each learner, fold and number of shots, with the first seed."""
+    shared = experiment.episodes.train_shots is not None
+    return [
+        Cell(learner, fold, shots, experiment.seeds[0], 0)
+        for learner in experiment.learners
+        for fold in folds(experiment)
+        for shots in ((0,) if shared else experiment.episodes.shots)
+    ]
+
+
+def trials(experiment: Experiment, learner: str) -> list[dict[str, Any]]:
+    """The settings that a learner's grid tries.
+
+    Example:
+        >>> grids = {"maml": {"inner.rate": (0.1, 0.3), "inner.steps": (5,)}}
+        >>> trials(Experiment(grids=grids), "maml")
+        [{'inner.rate': 0.1, 'inner.steps': 5}, {'inner.rate': 0.3, 'inner.steps': 5}]
+    """
+    grid = experiment.grids.get(learner, {})
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def variant(experiment: Experiment, cell: Cell) -> Experiment:
+    """The settings of a cell: those of its trial, on its fold."""
+    settings = trials(experiment, cell.learner)[cell.trial]
+    if cell.fold:
+        settings = settings | {"family.fold": cell.fold}
+    return experiment.override(settings)
+
+
+def validation_episodes(workshop: Workshop, trained_shots: int) -> list[Episode]:
+    """Validation tasks: the same for all learners, shared between the numbers of shots.
+
+    Args:
+        workshop: Objects of the cell.
+        trained_shots: `shots` of the cell.
+    """
+    experiment = workshop.experiment
+    wanted = (trained_shots,) if trained_shots else experiment.episodes.shots
+    tasks = max(1, experiment.outer.validation_tasks // len(wanted))
+    return [
+        episode
+        for shots in wanted
+        for episode in batches(
+            workshop, workshop.stream("valid", shots, experiment.evaluation.seed), tasks
+        )
+    ]

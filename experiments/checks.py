@@ -1,0 +1,105 @@
+"""Checks before a run: mistakes that would else show hours later, when the test tasks are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from experiments.build import LEARNERS, Workshop
+from experiments.cells import first_cells, trials, variant
+from experiments.config import Experiment
+from experiments.errors import UserError, nearest
+from experiments.folder import flatten
+from tasks.episode import EpisodeShape, SplitName
+
+
+def check(experiment: Experiment, kept: dict[str, Any]) -> None:
+    """Make what the cells of an experiment need, and draw a task of every split they use.
+
+    A drawn task is thrown away: it says that classes and examples suffice, nothing else.
+
+    Args:
+        experiment: The settings.
+        kept: Takes up what is made, for the run.
+
+    Raises:
+        UserError: If a name is unknown or a grid does not fit.
+        TaskError: If the data are missing, damaged or too few.
+        ModelError: If the backbone or adapter cannot be made.
+    """
+    _check_names(experiment)
+    for first in first_cells(experiment):
+        tried = trials(experiment, first.learner)
+        for trial in range(len(tried)):
+            workshop = Workshop(_variant(experiment, first._replace(trial=trial)), kept)
+            learner = workshop.learner(first.learner)
+            splits: list[SplitName] = ["test"]
+            if learner.trains or len(tried) > 1:
+                splits.append("valid")
+            check_tasks(workshop, splits, first.shots if learner.trains else None)
+
+
+def _check_names(experiment: Experiment) -> None:
+    for name in experiment.learners:
+        if name not in LEARNERS:
+            raise UserError(f"no learner {name}{nearest(name, LEARNERS) or '; see metalearn list'}")
+    if not experiment.learners or not experiment.seeds or not experiment.episodes.shots:
+        raise UserError("learners, seeds and episodes.shots need at least one value each")
+    known = f"; learners of the experiment: {', '.join(experiment.learners)}"
+    for name in experiment.grids:
+        if name not in experiment.learners:
+            raise UserError(f"grids: no learner {name}{known}")
+    reference = experiment.evaluation.reference
+    if reference and reference not in experiment.learners:
+        raise UserError(f"evaluation.reference: no learner {reference}{known}")
+    for name, grid in experiment.grids.items():
+        for setting, values in grid.items():
+            if not values:
+                raise UserError(f"grids: no values for {setting} of {name}; give at least one")
+
+
+def _variant(experiment: Experiment, cell: Any) -> Experiment:
+    try:
+        return variant(experiment, cell)
+    except KeyError as error:
+        name = str(error.args[0])
+        raise UserError(
+            f"grids: no setting {name}{nearest(name, flatten(experiment.model_dump()))}"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UserError(f"grids: {name}: {first['msg']}; got {first['input']!r}") from None
+
+
+def check_tasks(workshop: Workshop, splits: Sequence[SplitName], trained: int | None) -> None:
+    """Draw a task of each shape.
+
+    Args:
+        workshop: Objects of the cell.
+        splits: Where tasks of the evaluated shapes are drawn.
+        trained: Shots of meta-training, 0: those of its range; None: nothing is trained.
+    """
+    family, wanted = workshop.family, workshop.experiment.episodes
+    backbone = workshop.experiment.backbone.name
+    if (family.kind == "value") != (backbone == "mlp"):
+        holds, remedy = ("numbers", "mlp") if family.kind == "value" else ("text", "minilm")
+        raise UserError(
+            f"backbone {backbone} does not fit family {family.name}, which holds {holds}; "
+            f"use --backbone.name {remedy}"
+        )
+    for shots in wanted.shots:
+        for split in splits:
+            family.draw(split, EpisodeShape(wanted.ways, shots, wanted.queries), _any())
+    if trained is not None:
+        shape = workshop.stream("train", None, 0).shape
+        # The largest number of shots that can be drawn.
+        most = trained or (shape.shots if isinstance(shape.shots, int) else shape.shots[1])
+        family.draw("train", EpisodeShape(shape.ways, most, shape.queries), _any())
+
+
+def _any() -> np.random.Generator:
+    return np.random.default_rng(0)

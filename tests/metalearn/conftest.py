@@ -1,0 +1,81 @@
+"""What the tests of learners share: the mean query loss, and central finite differences."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from meta_models.params import Params
+from metalearn.learner import Learner
+from tasks.episode import IGNORE, Batch, Episode
+
+
+def mean_loss(outputs: Tensor, batch: Batch) -> Tensor:
+    """Mean over tasks of the mean over the task's examples: each task counts the same."""
+    losses = []
+    for task in range(batch.tasks):
+        real = batch.example_mask[task]
+        if batch.kind == "value":
+            assert batch.values is not None
+            error = outputs[task][real] - batch.values[task][real]
+            losses.append(error.square().mean())
+        else:
+            assert batch.labels is not None
+            losses.append(cross_entropy(outputs[task][real], batch.labels[task][real]))
+            assert (batch.labels[task][~real] == IGNORE).all()
+    return torch.stack(losses).mean()
+
+
+@pytest.fixture(scope="session")
+def query_loss() -> Callable[[Learner, Params, Episode], float]:
+    """What a learner promises to differentiate, in its own words: adapt, predict, judge."""
+
+    def loss(learner: Learner, state: Params, episode: Episode) -> float:
+        adapted = learner.adapt(state, episode.support)[-1]
+        return mean_loss(learner.predict(adapted, episode.query), episode.query).item()
+
+    return loss
+
+
+def directions(state: Params, per_tensor: int, coordinates: int) -> Iterator[tuple[str, Params]]:
+    """Directions of length one in each tensor by itself: random ones, and single coordinates."""
+    generator = torch.Generator().manual_seed(0)
+    for name, value in state.items():
+        for _ in range(per_tensor):
+            line = torch.randn(value.shape, generator=generator, dtype=value.dtype)
+            yield name, {name: line / line.norm()}
+        for _ in range(coordinates):
+            line = torch.zeros_like(value)
+            line.view(-1)[int(torch.randint(value.numel(), (), generator=generator))] = 1.0
+            yield name, {name: line}
+
+
+@pytest.fixture(scope="session")
+def check_gradient() -> Callable[..., None]:
+    """Compares a meta-gradient with central differences of a loss, tensor by tensor."""
+
+    def check(
+        loss: Callable[[Params], float],
+        state: Params,
+        gradient: Params,
+        *,
+        per_tensor: int = 2,
+        coordinates: int = 1,
+        step: float = 1e-5,
+        tolerance: float = 1e-6,
+    ) -> None:
+        # They err by step^2 times a third derivative, and by the rounding of the loss / step.
+        assert gradient.keys() == state.keys()
+        assert all(value.dtype == torch.float64 for value in state.values())
+        for name, line in directions(state, per_tensor, coordinates):
+            ahead, behind = (
+                loss({n: v + sign * step * line[n] if n in line else v for n, v in state.items()})
+                for sign in (1, -1)
+            )
+            found = (gradient[name] * line[name]).sum().item()
+            expected = (ahead - behind) / (2 * step)
+            assert found == pytest.approx(expected, rel=tolerance, abs=tolerance / 100), name
+
+    return check

@@ -1,0 +1,220 @@
+"""The meta-training loop on a learner whose gradients are written down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from meta_models.params import Params
+from metalearn.learner import Learner, Metrics
+from metalearn.training import MetaTraining, NonFiniteLoss, OuterLoop
+from tasks.episode import Batch, Episode
+
+
+class Scripted(Learner):
+    """Its state is (a, b); step k asks for the gradient of a script, whatever the state."""
+
+    def __init__(self, script: Callable[[int], tuple[Params, float]]) -> None:
+        self.script = script
+        self.steps: list[int] = []
+
+    def init(self, generator: torch.Generator) -> Params:
+        return {"a": torch.randn(3, generator=generator), "b": torch.randn((), generator=generator)}
+
+    def adapt(self, state: Params, support: Batch, start: Params | None = None) -> list[Params]:
+        raise NotImplementedError
+
+    def predict(self, adapted: Params, query: Batch) -> torch.Tensor:
+        raise NotImplementedError
+
+    def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
+        step = episode.index[0]
+        self.steps.append(step)
+        gradient, loss = self.script(step)
+        return gradient, {"loss": loss}
+
+
+def random_gradient(step: int) -> tuple[Params, float]:
+    generator = torch.Generator().manual_seed(step)
+    size = 0.1 if step % 2 else 10.0  # both sides of the clip
+    a, b = torch.randn(3, generator=generator), torch.randn((), generator=generator)
+    return {"a": size * a, "b": size * b}, 1.0
+
+
+def episode_of(step: int) -> Episode:
+    """An episode that only says which step it is for."""
+    nothing = torch.zeros(1, 0)
+    empty = Batch(("none",), "value", *([nothing] * 4), label_names=((),))
+    return Episode((step,), empty, empty)
+
+
+def training(
+    loop: OuterLoop,
+    script: Callable[[int], tuple[Params, float]] = random_gradient,
+    validate: Callable[[Params], float] | None = None,
+) -> MetaTraining:
+    return MetaTraining(
+        Scripted(script), episode_of, validate, loop, torch.Generator().manual_seed(0)
+    )
+
+
+def test_the_rate_warms_up_and_falls() -> None:
+    loop = OuterLoop(steps=30, warmup=10, rate=2.0)
+
+    assert [loop.rate_at(step) for step in range(10)] == pytest.approx(
+        [0.2 * (step + 1) for step in range(10)]
+    )
+    assert loop.rate_at(10) == pytest.approx(2.0)
+    assert loop.rate_at(20) == pytest.approx(1.0)
+    assert loop.rate_at(15) == pytest.approx(1 + math.cos(math.pi / 4))
+    falling = [loop.rate_at(step) for step in range(10, 31)]
+    assert falling == sorted(falling, reverse=True)
+    assert falling[-1] == pytest.approx(0.0)
+
+
+def test_a_constant_rate_stays() -> None:
+    loop = OuterLoop(steps=30, warmup=0, rate=0.5, schedule="constant")
+
+    assert {loop.rate_at(step) for step in range(40)} == {0.5}
+
+
+@pytest.mark.parametrize(("clip", "decay"), [(0.0, 0.0), (1.0, 0.0), (1.0, 0.3)])
+def test_the_outer_optimizer_is_that_of_torch(clip: float, decay: float) -> None:
+    loop = OuterLoop(steps=8, warmup=3, rate=0.1, clip=clip, weight_decay=decay)
+    ours = training(loop)
+    theirs = {n: torch.nn.Parameter(v.clone()) for n, v in ours.state.items()}
+    optimizer = torch.optim.AdamW(theirs.values(), lr=1.0, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, loop.rate_at)
+
+    for step in range(loop.steps):
+        figures = ours.take_step()
+        gradient, _ = random_gradient(step)
+        for name, value in theirs.items():
+            value.grad = gradient[name]
+        length = torch.nn.utils.clip_grad_norm_(theirs.values(), clip or math.inf)
+        optimizer.step()
+        schedule.step()
+        assert figures["gradient_norm"] == pytest.approx(float(length), rel=1e-6)
+        assert figures["rate"] == loop.rate_at(step)
+
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours.state[name], value.detach())
+    assert ours.done
+
+
+@pytest.mark.parametrize(
+    ("gradient", "loss"), [(0.1, math.nan), (0.1, math.inf), (math.nan, 1.0), (math.inf, 1.0)]
+)
+def test_a_loss_that_is_not_finite_stops_before_the_state_changes(
+    gradient: float, loss: float
+) -> None:
+    def script(step: int) -> tuple[Params, float]:
+        if step < 2:
+            return random_gradient(step)
+        return {"a": torch.tensor([0.1, gradient, 0.1]), "b": torch.tensor(0.1)}, loss
+
+    run = training(OuterLoop(steps=9), script)
+    run.take_step()
+    run.take_step()
+    before = {n: v.clone() for n, v in run.snapshot()[0].items()}
+
+    with pytest.raises(NonFiniteLoss, match="meta-step 3") as caught:
+        run.take_step()
+
+    assert "\n" not in str(caught.value)
+    after = run.snapshot()[0]
+    assert run.step == 2
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[n], before[n]) for n in before)
+
+
+def test_step_zero_and_the_last_step_are_validated() -> None:
+    seen: list[Params] = []
+
+    def validate(state: Params) -> float:
+        seen.append({n: v.clone() for n, v in state.items()})
+        return 0.5
+
+    run = training(OuterLoop(steps=7, validate_every=3), validate=validate)
+    initial = {n: v.clone() for n, v in run.state.items()}
+    figures = [run.take_step() for _ in range(7)]
+
+    assert len(seen) == 4  # before step 1, after steps 3, 6 and 7
+    assert all(torch.equal(seen[0][n], initial[n]) for n in initial)
+    assert ["validation" in f for f in figures] == [True, False, True, False, False, True, True]
+
+
+def test_training_stops_when_patience_runs_out_and_keeps_the_best() -> None:
+    scores = iter([0.5, 0.6, 0.9, 0.7, 0.9, 0.8])  # an equal score is no better one
+    run = training(
+        OuterLoop(steps=100, validate_every=2, patience=3), validate=lambda state: next(scores)
+    )
+    states = {0: {n: v.clone() for n, v in run.state.items()}}
+    while not run.done:
+        run.take_step()
+        states[run.step] = {n: v.clone() for n, v in run.state.items()}
+
+    assert run.step == 10
+    assert (run.best_step, run.best_score) == (4, 0.9)
+    assert all(torch.equal(run.best[n], states[4][n]) for n in run.best)
+    assert not torch.equal(run.best["a"], run.state["a"])
+
+
+def test_a_training_that_only_gets_worse_keeps_its_start() -> None:
+    scores = iter([0.9, 0.1, 0.1])
+    run = training(
+        OuterLoop(steps=100, validate_every=1, patience=2), validate=lambda state: next(scores)
+    )
+    start = run.state["a"].clone()
+    while not run.done:
+        run.take_step()
+
+    assert run.best_step == 0
+    assert torch.equal(run.best["a"], start)
+
+
+def test_without_validation_the_last_state_is_the_best() -> None:
+    run = training(OuterLoop(steps=5, validate_every=2))
+    while not run.done:
+        run.take_step()
+
+    assert run.best_step == 5
+    assert all(torch.equal(run.best[n], run.state[n]) for n in run.state)
+
+
+def test_each_step_sees_its_own_tasks_also_after_restoring() -> None:
+    run = training(OuterLoop(steps=6), validate=lambda state: 0.0)
+    run.take_step()
+    run.take_step()
+    tensors, numbers = run.snapshot()
+
+    again = training(OuterLoop(steps=6), validate=lambda state: 0.0)
+    again.restore(tensors, numbers)
+    while not again.done:
+        again.take_step()
+
+    assert isinstance(again.learner, Scripted)
+    assert again.learner.steps == [2, 3, 4, 5]
+
+
+def test_a_snapshot_does_not_change_with_the_training() -> None:
+    run = training(OuterLoop(steps=6))
+    run.take_step()
+    tensors, numbers = run.snapshot()
+    before = {n: v.clone() for n, v in tensors.items()}
+
+    run.take_step()
+
+    assert numbers["step"] == 1
+    assert all(torch.equal(tensors[n], before[n]) for n in before)
+
+
+def test_the_generator_decides_the_start_and_the_learner_keeps_its_own() -> None:
+    run, same = training(OuterLoop()), training(OuterLoop())
+    fresh = run.learner.init(torch.Generator().manual_seed(0))
+
+    assert all(torch.equal(run.state[n], fresh[n]) for n in fresh)
+    assert all(torch.equal(run.state[n], same.state[n]) for n in fresh)
