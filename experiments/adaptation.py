@@ -130,7 +130,7 @@ def _choose(run: TrainedRun, asked: str | None) -> str:
             return asked
     ready = [name for name in learners if _has_adapter(run, name)]
     if not ready or asked is not None:
-        them = f"of run {run.path} can: {', '.join(ready) or 'none'}"
+        them = f"learners of {run.path} that have: {', '.join(ready) or 'none'}"
         raise UserError(f"{asked or 'no learner'} has no adapter to write; {them}")
     accuracy: dict[str, list[float]] = {name: [] for name in learners}
     for row in run.result["rows"]:
@@ -219,7 +219,7 @@ library_name: peft
 tags: [{record["adapter"]["method"]}, text-classification, few-shot]
 ---
 A {record["adapter"]["method"]} adapter of `{record["base_model"]}`,
-adapted by {record["learner"]} in {record["steps"]} steps to these classes (and numbers of examples):
+adapted by {record["learner"]} in {record["steps"]} steps to these classes (number of examples):
 
 {classes}
 

@@ -97,6 +97,7 @@ def summarize(
     """Curves, rows and comparisons with intervals, from scores of tasks."""
     resamples = experiment.evaluation.resamples
     grouped = _grouped(scores)
+    judged_by = _judged_by(grouped)
     curves, rows, comparisons = [], [], []
     for shots in experiment.episodes.shots:
         finals: dict[str, Groups] = {}
@@ -122,11 +123,10 @@ def summarize(
                                 "tasks": sum(len(group) for group in groups),
                             }
                         )
-            finals[learner] = _last(grouped, learner, shots)
-            rows.append(
-                _row(learner, shots, grouped, curves, costs[learner, shots], steps, resamples)
-            )
-        comparisons += _comparisons(finals, shots, experiment)
+            finals[learner] = _last(grouped, learner, shots, judged_by)
+            cost = costs[learner, shots]
+            rows.append(_row(learner, shots, grouped, judged_by, cost, steps, resamples))
+        comparisons += _comparisons(finals, shots, judged_by, experiment)
     return {
         "experiment": experiment.name,
         "description": experiment.description,
@@ -155,21 +155,19 @@ def _grouped(scores: pa.Table) -> dict[tuple[str, int, str, int, str], Groups]:
     }
 
 
-def _last(grouped: dict, learner: str, shots: int) -> Groups:
-    """Final query accuracy of each (fold, seed): the number of steps may differ between folds."""
+def _last(grouped: dict, learner: str, shots: int, metric: str) -> Groups:
+    """Final query scores of each (fold, seed): the number of steps may differ between folds."""
     final: Groups = {}
-    keys = [key for key in grouped if key[:3] == (learner, shots, "query")]
-    for key in sorted((key for key in keys if key[4] == _judged_by(grouped, learner)), key=_step):
+    keys = [key for key in grouped if key[:3] == (learner, shots, "query") and key[4] == metric]
+    for key in sorted(keys, key=_step):
         final |= grouped[key]
     return final
 
 
-def _judged_by(grouped: dict, learner: str) -> str:
+def _judged_by(grouped: dict) -> str:
     """Accuracy, or the loss where labels are values."""
     known = any(
-        key[0] == learner
-        and key[4] == "accuracy"
-        and np.isfinite(next(iter(groups.values()))).all()
+        key[4] == "accuracy" and np.isfinite(next(iter(groups.values()))).all()
         for key, groups in grouped.items()
     )
     return "accuracy" if known else "loss"
@@ -183,13 +181,13 @@ def _row(
     learner: str,
     shots: int,
     grouped: dict,
-    curves: list[dict[str, Any]],
+    judged_by: str,
     cost: list[dict[str, float]],
     steps: list[int],
     resamples: int,
 ) -> dict[str, Any]:
-    final = _last(grouped, learner, shots)
-    first = grouped[learner, shots, "query", 0, _judged_by(grouped, learner)]
+    final = _last(grouped, learner, shots, judged_by)
+    first = grouped[learner, shots, "query", 0, judged_by]
     row: dict[str, Any] = {
         "learner": learner,
         "shots": shots,
@@ -198,10 +196,10 @@ def _row(
         "seeds": len({seed for _, seed in final}),
         "step": steps[-1],
     }
-    for curve in curves:
-        place = (curve["learner"], curve["shots"], curve["split"], curve["step"])
-        if place == (learner, shots, "query", steps[-1]):
-            row[curve["metric"]] = {name: curve[name] for name in ("mean", "low", "high")}
+    for name in METRICS:
+        groups = list(_last(grouped, learner, shots, name).values())
+        if np.isfinite(groups[0]).all():
+            row[name] = bootstrap(groups, resamples=resamples).as_dict()
     if len(steps) > 1:
         row["rise"] = paired(
             list(final.values()), [first[place] for place in final], resamples=resamples
@@ -212,7 +210,7 @@ def _row(
 
 
 def _comparisons(
-    finals: dict[str, Groups], shots: int, experiment: Experiment
+    finals: dict[str, Groups], shots: int, judged_by: str, experiment: Experiment
 ) -> list[dict[str, Any]]:
     """Every learner against the reference on the same episodes of the same fold and seed."""
     reference = experiment.evaluation.reference or experiment.learners[0]
@@ -233,6 +231,7 @@ def _comparisons(
                 "learner": learner,
                 "reference": reference,
                 "shots": shots,
+                "metric": judged_by,
                 "difference": difference.as_dict(),
             }
         )

@@ -9,10 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-LINES = 10
-"""Plain lines a training prints at most (and one for its last step)."""
-
-
 class Progress:
     """Shows the step, the figures given, seconds a step and the time left.
 
@@ -20,6 +16,7 @@ class Progress:
         total: Steps of the whole training.
         label: What is trained.
         start: Steps already done (after a resume).
+        lines: Plain lines printed at most (and one for the last step).
         console: Where to show it; standard error by default, so that output stays clean.
 
     Example:
@@ -32,7 +29,7 @@ class Progress:
     """
 
     def __init__(
-        self, total: int, label: str, *, start: int = 0, console: Console | None = None
+        self, total: int, label: str, *, start: int = 0, lines: int = 10, console: Console | None = None
     ) -> None:
         self.total = total
         self.label = label
@@ -40,7 +37,7 @@ class Progress:
         self.figures: dict[str, float] = {}
         self._begin = time.monotonic()
         self._start = start
-        self._every = max(1, -(-total // LINES))
+        self._every = max(1, -(-total // lines))
         self._bar: Bar | None = None
         if self.console.is_terminal:
             self._bar = Bar(

@@ -126,13 +126,17 @@ def _comparisons(result: dict[str, Any]) -> str:
     if not entries:
         return "<p>Only one learner was evaluated.</p>"
     rows = []
+    metric = entries[0].get("metric", "accuracy")
+    difference = "loss difference" if metric == "loss" else "accuracy difference, points"
     for entry in entries:
         low, high = entry["difference"]["low"], entry["difference"]["high"]
+        if metric == "loss":  # the smaller the better
+            low, high = -high, -low
         verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
         p = f"{entry['p']:.3f}" if entry.get("p") is not None else "-"
         pair = [entry["learner"], entry["reference"], str(entry["shots"])]
-        rows.append([*pair, bounds(entry["difference"]), p, verdict])
-    names = ("learner", "reference", "shots", "accuracy difference, points", "p", "verdict")
+        rows.append([*pair, bounds(entry["difference"], metric), p, verdict])
+    names = ("learner", "reference", "shots", difference, "p", "verdict")
     note = "<p class='soft'>Paired over the same tasks; better or worse: 95% interval off zero.</p>"
     return _table(names, rows, "numbers") + note
 

@@ -263,8 +263,8 @@ def judge(
     workshop.frozen = True
     settings, shots = workshop.experiment.evaluation, place["shots"]
     episodes = batches(workshop, workshop.stream("test", shots, settings.seed), settings.tasks)
-    label = part.name.split("-test")[0]
-    with Progress(settings.tasks, f"{label} test {shots}-shot") as progress:
+    label = f"{part.name.split('-test')[0]} test {shots}-shot"
+    with Progress(settings.tasks, label, lines=1) as progress:
         judged = evaluate(
             learner, state, episodes, progress=lambda tasks: progress.update(tasks, {})
         )

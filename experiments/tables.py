@@ -41,18 +41,21 @@ def _spread(interval: dict[str, float] | None, scale: float, digits: int) -> str
     return f"{scale * interval['mean']:.{digits}f} ± {half:.{digits}f}"
 
 
-def bounds(interval: dict[str, float] | None) -> str:
-    """A difference in percentage points with its interval.
+def bounds(interval: dict[str, float] | None, metric: str = "accuracy") -> str:
+    """A difference with its interval: in percentage points, or as it is where it is one of losses.
 
     Example:
         >>> bounds({"mean": 0.025, "low": 0.011, "high": 0.039})
         '+2.5 [+1.1, +3.9]'
+        >>> bounds({"mean": 0.025, "low": 0.011, "high": 0.039}, "loss")
+        '+0.025 [+0.011, +0.039]'
     """
     if not _known(interval):
         return "-"
     assert interval is not None
-    mean, low, high = (100 * interval[part] for part in ("mean", "low", "high"))
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    scale, digits = (1, 3) if metric == "loss" else (100, 1)
+    mean, low, high = (f"{scale * interval[part]:+.{digits}f}" for part in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def _known(interval: dict[str, float] | None) -> bool:
@@ -81,7 +84,9 @@ def headers(result: Result) -> list[str]:
 def cells(result: Result) -> list[list[str]]:
     """The table's body: one row a learner and number of shots, under `headers`."""
     differences = {
-        (entry["learner"], entry["shots"]): bounds(entry["difference"])
+        (entry["learner"], entry["shots"]): bounds(
+            entry["difference"], entry.get("metric", "accuracy")
+        )
         for entry in result.get("comparisons", [])
     }
     return [

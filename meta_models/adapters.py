@@ -205,7 +205,7 @@ def _peft_config(
         raise ModelError(f"no PEFT method {method!r}; known: {', '.join(sorted(known))}")
     options.setdefault("task_type", "FEATURE_EXTRACTION")
     try:
-        config = known[method](**options)
+        config: Any = known[method](**options)
     except TypeError as error:
         raise ModelError(f"adapter {method!r}: {error}; see {known[method].__name__}") from error
     if isinstance(config, peft.PromptLearningConfig):

@@ -136,7 +136,8 @@ def _is_causal(model: nn.Module) -> bool:
 def _tiny(name: str, attention: str, seed: int) -> Any:
     from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig
 
-    shared = {"vocab_size": _TINY_WORDS, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    shared: dict[str, Any] = {"vocab_size": _TINY_WORDS, "pad_token_id": 0}
+    shared |= {"bos_token_id": 2, "eos_token_id": 3}
     if name == "tiny-gpt2":
         config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=128, **shared)
     else:

@@ -54,7 +54,6 @@ class FeatureStore:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._meta: Params = {}
-        self._versions: dict[str, int] = {}
         self._rows: dict[tuple[str, int], Tensor] = {}
 
     @torch.no_grad()
@@ -95,11 +94,10 @@ class FeatureStore:
         return self.model.features(stack(self._meta, 1), rows)[0]
 
     def _forget_others(self, meta: Params) -> None:
-        """Empty the store unless `meta` are the very tensors it was filled with, unchanged."""
-        versions = {name: value._version for name, value in meta.items()}
+        """Empty the store unless `meta` has the very values it was filled with."""
         same = meta.keys() == self._meta.keys() and all(
-            value is self._meta[name] for name, value in meta.items()
+            torch.equal(value, self._meta[name]) for name, value in meta.items()
         )
-        if not same or versions != self._versions:
+        if not same:
             self._rows.clear()
-            self._meta, self._versions = meta, versions
+            self._meta = {name: value.detach().clone() for name, value in meta.items()}

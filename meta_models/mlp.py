@@ -42,7 +42,7 @@ class MLP(Model):
             values[f"{part}.bias{layer}"] = torch.zeros(fan_out)
         return values
 
-    def start(self, meta: Params, support: Batch) -> Params:
+    def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
         return dict(meta)
 
     def features(self, values: Params, batch: Batch) -> Tensor:

@@ -42,12 +42,13 @@ class Model(ABC):
         """Fresh meta-parameters, without a task axis."""
 
     @abstractmethod
-    def start(self, meta: Params, support: Batch) -> Params:
+    def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
         """Values that the inner loop starts from, a differentiable function of `meta`.
 
         Args:
             meta: Meta-parameters with a task axis.
             support: Support sets; a head may be made from them.
+            features: Features of the support, if they are known.
         """
 
     @abstractmethod
@@ -116,11 +117,13 @@ class AdaptedModel(Model):
         head = {name: v.to(self.dtype) for name, v in self.head.init(generator).items()}
         return {f"adapter.{name}": value for name, value in values.items()} | head
 
-    def start(self, meta: Params, support: Batch) -> Params:
+    def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
         centers = None
         classes = support.class_mask.shape[1]
         if self.head.kind == "prototype":
-            centers = prototypes(self.features(meta, support), item_labels(support), classes)
+            if features is None:
+                features = self.features(meta, support)
+            centers = prototypes(features, item_labels(support), classes)
         elif self.head.kind == "label":
             if support.names is None:
                 raise ModelError("a label head needs label names; these tasks have none")

@@ -25,8 +25,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from meta_models.features import FeatureStore
 from meta_models.model import Model
-from meta_models.params import Params, gradients, leaves, stack
+from meta_models.params import Params, gradients, leaves, pick, stack
 from metalearn.inner.loop import InnerLoop, inner_loop
 from metalearn.learner import Learner, Metrics, add, in_passes, mean_metrics
 from tasks.episode import Batch, Episode
@@ -60,16 +61,19 @@ class MAML(Learner):
         self.loop = loop
         self.order = order
         self.tasks_per_pass = tasks_per_pass if model.batched else 1
+        # Where only the head adapts, the features of a record are the same in every task and step.
+        self._store = None if model.encoder in loop.rates else FeatureStore(model)
 
     def init(self, generator: torch.Generator) -> Params:
         return self.model.init(generator)
 
     def adapt(self, state: Params, support: Batch, start: Params | None = None) -> list[Params]:
-        return adapt_by_gradient(self.model, self.loop, state, support, start)
+        store = self._store if start is None else None
+        return adapt_by_gradient(self.model, self.loop, state, support, start, store)
 
     def predict(self, adapted: Params, query: Batch) -> Tensor:
         with torch.no_grad():
-            return self.model.logits(adapted, query)
+            return self.model.logits(adapted, query, _kept(self.model, self._store, adapted, query))
 
     def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
         total: Params = {}
@@ -90,7 +94,12 @@ class MAML(Learner):
 
 
 def adapt_by_gradient(
-    model: Model, loop: InnerLoop, state: Params, support: Batch, start: Params | None = None
+    model: Model,
+    loop: InnerLoop,
+    state: Params,
+    support: Batch,
+    start: Params | None = None,
+    store: FeatureStore | None = None,
 ) -> list[Params]:
     """Gradient descent on the support sets from `state`, without a graph.
 
@@ -100,8 +109,18 @@ def adapt_by_gradient(
         state: Meta-parameters of the model.
         support: Support sets of T tasks.
         start: Adapter values `[T, ...]` to start from instead of the state's.
+        store: Kept features, for a loop that leaves the encoder as it is.
     """
     meta = stack(state, support.tasks) | (start or {})
+    features = _kept(model, store, meta, support)
     with torch.no_grad():
-        phi = model.start(meta, support)
-    return inner_loop(model, phi, support, loop, graph="none")
+        phi = model.start(meta, support, features)
+    return inner_loop(model, phi, support, loop, graph="none", features=features)
+
+
+def _kept(model: Model, store: FeatureStore | None, values: Params, batch: Batch) -> Tensor | None:
+    """Features from the store, where there is one and all tasks share the encoder's values."""
+    encoder = pick(values, (model.encoder,))
+    if store is None or batch.kind != "class" or any(v.stride(0) for v in encoder.values()):
+        return None
+    return store.features({name: value[0] for name, value in encoder.items()}, batch)

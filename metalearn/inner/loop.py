@@ -57,7 +57,13 @@ class InnerLoop:
 
 
 def inner_loop(
-    model: Model, values: Params, support: Batch, loop: InnerLoop, *, graph: Graph
+    model: Model,
+    values: Params,
+    support: Batch,
+    loop: InnerLoop,
+    *,
+    graph: Graph,
+    features: Tensor | None = None,
 ) -> list[Params]:
     """Values after 0, 1, ..., S gradient steps on the support sets.
 
@@ -67,13 +73,14 @@ def inner_loop(
         support: Support sets of T tasks.
         loop: Steps, rates and the parts that adapt.
         graph: What is kept for the gradient in `values` ("second" is exact).
+        features: Features of the support, if they are known and the encoder does not adapt.
 
     Returns:
         S + 1 dictionaries like `values`.
     """
     # Where the encoder stays fixed, its features do: they are computed once for all steps.
-    fixed = model.encoder not in loop.rates
-    features = model.features(values, support) if fixed else None
+    if features is None and model.encoder not in loop.rates:
+        features = model.features(values, support)
     path = [values]
     for _ in range(loop.steps):
         values = sgd_step(model, values, support, features, loop, graph)

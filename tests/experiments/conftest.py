@@ -1,6 +1,8 @@
-"""A made-up result in the shape that a run writes, for the tests of figures and reports."""
+"""A made-up result in the shape that a run writes, and a tiny run that is really trained."""
 
+import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -111,3 +113,52 @@ def metrics() -> list[dict]:
 def made_up() -> SimpleNamespace:
     """Functions that make up curves, a result and training records."""
     return SimpleNamespace(curves=curves, result=result, metrics=metrics, learners=set(LEARNERS))
+
+
+WORDS = ("refund", "parcel", "password", "invoice", "menu", "visa", "plumber", "guitar", "rain")
+TINY = {
+    "name": "tiny",
+    "description": "two meta-steps on a random model",
+    "learners": ("prototypes", "finetune", "maml", "protonet"),
+    "backbone.name": "tiny-bert",
+    "adapter.options": {"r": 2},
+    "episodes.ways": 2,
+    "episodes.shots": (1,),
+    "episodes.queries": 2,
+    "inner.steps": 2,
+    "inner.rate": 0.02,
+    "outer.steps": 2,
+    "outer.tasks": 2,
+    "outer.rate": 0.1,
+    "outer.warmup": 0,
+    "outer.validate_every": 1,
+    "outer.validation_tasks": 8,
+    "evaluation.tasks": 4,
+    "evaluation.resamples": 50,
+    "tracking.mode": "disabled",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment(tmp_path_factory):
+    """Settings of an experiment of seconds, on classes of eight texts in a file."""
+    from experiments.config import Experiment
+
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    # Few words of a text tell its class, so that the untrained model makes mistakes.
+    texts = [
+        {"text": f"{word} {WORDS[i]} {WORDS[i - 3]} {WORDS[i - 5]}", "label": word}
+        for word in WORDS
+        for i in range(8)
+    ]
+    path.write_text("".join(json.dumps(text) + "\n" for text in texts))
+    family = {"family.source": "file", "family.name": "texts", "family.path": str(path)}
+    return Experiment().override(TINY | family)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_experiment, tmp_path_factory) -> Path:
+    """The run folder of the tiny experiment; tests only read it."""
+    from experiments.run import run
+
+    return run(tiny_experiment, tmp_path_factory.mktemp("runs") / "first")

@@ -29,7 +29,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(SEED)
 
 
-# --- ProtoMAML without this project's inner loop, heads, padding or batching -----------------------
+# --- ProtoMAML without the inner loop, heads, padding and batching of this project ---------------
 
 
 class PlainProtoMAML:

@@ -30,7 +30,7 @@ class Quadratic(Model):
     def init(self, generator: torch.Generator) -> Params:
         return {"body.phi": torch.randn(SIZE, generator=generator, dtype=torch.float64)}
 
-    def start(self, meta: Params, support: Batch) -> Params:
+    def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
         return dict(meta)
 
     def features(self, values: Params, batch: Batch) -> Tensor:

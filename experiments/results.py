@@ -1,0 +1,95 @@
+"""Results kept as data, and the tables that the README shows.
+
+    python -m experiments.results store RUN ...   copy RUN/result.json to experiments/results/
+    python -m experiments.results tables          write the README's tables from what is kept
+
+The README's tables lie between `<!-- results: NAME -->` and `<!-- end -->`; they are never edited
+by hand, and a test holds them against the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.files import read_json, write_bytes, write_json
+from experiments.tables import markdown_table, scope
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "experiments" / "results"
+README = ROOT / "README.md"
+MARK = re.compile(r"(<!-- results: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def store(run: Path, kept: Path = KEPT) -> Path:
+    """Keep the result of a finished run, under the name of its experiment.
+
+    Rows, comparisons, choices, settings and environment are kept, and the curves' figure; the
+    records of single predictions stay in the run folder.
+
+    Raises:
+        UserError: If the run is not finished.
+    """
+    if not (run / "result.json").exists():
+        raise UserError(f"{run} has no result.json; finish it with metalearn train ... --resume")
+    result = read_json(run / "result.json")
+    kept.mkdir(exist_ok=True)
+    path = kept / f"{result['experiment']}.json"
+    write_json(path, result)
+    figure = run / "figures" / "curves.png"
+    if figure.exists():
+        shutil.copyfile(figure, path.with_suffix(".png"))
+    return path
+
+
+def table(result: dict[str, Any]) -> str:
+    """What the README shows of a result: its table and what it stands on."""
+    revision = (result["environment"].get("git") or {}).get("revision") or "unknown"
+    device = f"{result['environment']['device']}, {result['environment']['threads']} threads"
+    return f"{markdown_table(result)}\n{scope(result)}; revision {revision[:9]}, {device}.\n"
+
+
+def fill(text: str, kept: Path = KEPT) -> str:
+    """The README with its tables made anew.
+
+    Raises:
+        UserError: If it names a result that is not kept.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        path = kept / f"{match['name']}.json"
+        if not path.exists():
+            raise UserError(f"README names the result {match['name']}, but {path} is missing")
+        return f"{match[1]}{table(read_json(path))}{match[3]}"
+
+    return MARK.sub(replace, text)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.results", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    keep = commands.add_parser("store", help="keep the results of runs")
+    keep.add_argument("runs", nargs="+", type=Path)
+    commands.add_parser("tables", help="write the README's tables")
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "store":
+            for run in arguments.runs:
+                print(store(run))
+        else:
+            write_bytes(README, fill(README.read_text(encoding="utf-8")).encode())
+            print(README.name)
+    except UserError as error:
+        print(f"results: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
