@@ -59,9 +59,13 @@ _ENTRIES = (
         name="quickstart",
         description="MAML beside the baselines on the embedded family, 5-way 1-shot",
         learners=("majority", "prototypes", "logistic", "finetune", "maml"),
+        adapter=AdapterSettings(layers=(3, 4, 5)),
         inner=InnerSettings(steps=3, rate=0.1),
-        outer=OuterSettings(steps=30, tasks=4, rate=2e-3, warmup=5, validate_every=10),
-        evaluation=EvaluationSettings(tasks=60, reference="prototypes"),
+        outer=OuterSettings(
+            steps=24, tasks=4, rate=2e-3, warmup=4, validate_every=12, validation_tasks=16
+        ),
+        evaluation=EvaluationSettings(tasks=50, reference="prototypes"),
+        grids={"maml": {"head.kind": ("slots",)}},
     ),
     Experiment(
         name="banking77-frozen",
@@ -105,8 +109,8 @@ _ENTRIES = (
         grids={
             # Fresh rows start at chance, so fine-tuning may also choose prototypes.
             "finetune": {"head.kind": ("prototype", "slots"), "inner.rate": (0.1,)},
-            "anil": {"head.kind": ("slots",), "inner.rate": (0.05, 0.1)},
-            "maml": {"head.kind": ("slots",), "inner.rate": (0.05, 0.1)},
+            "anil": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
+            "maml": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
         },
     ),
     Experiment(

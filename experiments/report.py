@@ -13,7 +13,7 @@ from experiments.errors import UserError
 from experiments.files import read_json, write_bytes
 from experiments.folder import CONFIG, ENVIRONMENT, flatten
 from experiments.metrics import cell_name, read_metrics
-from experiments.tables import bounds, cells, headers, scope
+from experiments.tables import bounds, cells, headers, rises, scope
 
 STYLE = """
 :root { color-scheme: light dark; --line: #ddd; --soft: #666; --back: #f6f6f4; }
@@ -117,7 +117,8 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], kind: str = ""
 
 
 def _result(result: dict[str, Any]) -> str:
-    note = f'<p class="soft">{escape(scope(result))}. Times on the machine below.</p>'
+    notes = "; ".join([scope(result), *rises(result)])
+    note = f'<p class="soft">{escape(notes)}. Times on the machine below.</p>'
     return _table(headers(result), cells(result), "numbers") + note
 
 

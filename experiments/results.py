@@ -18,7 +18,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.files import read_json, write_bytes, write_json
-from experiments.tables import markdown_table, scope
+from experiments.tables import markdown_table, rises, scope
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "experiments" / "results"
@@ -51,7 +51,8 @@ def table(result: dict[str, Any]) -> str:
     """What the README shows of a result: its table and what it stands on."""
     revision = (result["environment"].get("git") or {}).get("revision") or "unknown"
     device = f"{result['environment']['device']}, {result['environment']['threads']} threads"
-    return f"{markdown_table(result)}\n{scope(result)}; revision {revision[:9]}, {device}.\n"
+    notes = [f"{scope(result)}; revision {revision[:9]}, {device}", *rises(result)]
+    return f"{markdown_table(result)}\n{'; '.join(notes)}.\n"
 
 
 def fill(text: str, kept: Path = KEPT) -> str:

@@ -122,11 +122,28 @@ def scope(result: Result) -> str:
     return ", ".join(words) + "; 95% intervals"
 
 
+def rises(result: Result) -> list[str]:
+    """How far each learner's steps carry it: the paired difference of its last step to step 0.
+
+    Example:
+        >>> rise = {"mean": 0.1, "low": 0.08, "high": 0.12}
+        >>> rises({"rows": [{"learner": "maml", "shots": 1, "step": 5, "rise": rise}]})
+        ['maml, 1-shot: +10.0 [+8.0, +12.0] from step 0 to 5']
+    """
+    return [
+        f"{row['learner']}, {row['shots']}-shot: "
+        f"{bounds(row['rise'], 'loss' if 'loss' in row and 'accuracy' not in row else 'accuracy')} "
+        f"from step 0 to {row['step']}"
+        for row in result["rows"]
+        if "rise" in row
+    ]
+
+
 def result_table(result: Result) -> Table:
     """The result for the console."""
     table = Table(
         title=result.get("experiment"),
-        caption=scope(result),
+        caption="\n".join([scope(result), *rises(result)]),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

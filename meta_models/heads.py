@@ -31,6 +31,9 @@ from meta_models.params import Params
 
 HeadKind = Literal["prototype", "label", "slots", "zero"]
 SLOTS = 64  # rows of the "slots" head: more classes than any few-shot task here has
+# Length of a fresh row: small, so that the first step follows the support; not zero, so that it
+# reaches the features.
+SLOT_NORM = 0.1
 MASKED = -1e4  # logit of a class that a task does not have: exp() of it is zero in every precision
 
 _log = logging.getLogger(__name__)
@@ -109,7 +112,7 @@ class Head:
         state = {"scale": torch.tensor(math.log(self.scale))}
         if self.kind == "slots":
             rows = torch.randn(SLOTS, self.width, generator=generator)
-            state["slots"] = rows / math.sqrt(self.width)
+            state["slots"] = rows * (SLOT_NORM / math.sqrt(self.width))
         return state
 
     def start(self, meta: Params, centers: Tensor | None, classes: int) -> Params:
