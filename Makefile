@@ -8,9 +8,9 @@ INSTALLED := .venv/.installed
 # takes longer than all the rest); what is imported is compiled then, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-# One process: torch uses the cores. With several (pytest-xdist), give each one thread
-# (OMP_NUM_THREADS=1), or they run many times slower than one.
-PYTEST_ARGS ?= -q
+# A process a core, each with one thread: with more they fight, and run many times slower. The tests
+# of a file stay together, so that what they share is made once.
+PYTEST_ARGS ?= -q -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test lint clean
@@ -55,7 +55,7 @@ lint: install ## style and types
 
 test: install lint ## style, types, tests and doctests
 	@echo "== pytest"
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 clean: ## remove .venv and caches (runs/ stays)
 	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

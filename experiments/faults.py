@@ -10,6 +10,7 @@ from measured seconds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import functools
 import json
@@ -22,20 +23,22 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, Self
 
 import torch
 
 from experiments import checkpoint
 from experiments.catalog import EXPERIMENTS
+from experiments.compare import differences
 from experiments.config import Experiment
-from experiments.files import read_json
-from experiments.metrics import MetricsLog, read_metrics
-from experiments.tracking import IDENTITY, Tracker
-from experiments.wandb_offline import read_history, run_directories
+from experiments.files import read_json, write_json
+from experiments.metrics import MetricsLog
+from experiments.tracking import Tracker
 
 KINDS = {
     "step": "in the middle of a meta-step",
@@ -46,7 +49,6 @@ KINDS = {
     "time": "after a random time",
 }
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
-TIMES = ("seconds", "train_seconds", "adapt_seconds_per_task")
 TRACKED_EVERY = 4
 """Of so many runs one is tracked by W&B, which triples the time that a process takes."""
 
@@ -92,118 +94,124 @@ def small_experiment(backbone: str = "mlp") -> Experiment:
     )
 
 
-def go(folder: Path, experiment: Experiment, moment: Moment | None = None) -> Counter[str] | None:
-    """Start a run in a process of its own, or resume it where there is something to resume.
+class Template:
+    """A process that has imported everything; a run is a fork of it, which starts at once.
+
+    Forks are processes like any other: they have nothing in common with each other or with what
+    the template does later.
 
     Args:
-        folder: The run folder.
-        experiment: Its settings.
-        moment: When the process dies; None: it does not.
-
-    Returns:
-        How many moments of each kind the process had; None: it was killed.
-
-    Raises:
-        RuntimeError: If the process ended in an error of its own.
+        folder: Where it keeps what a run says and counts.
     """
-    order = {"folder": str(folder), "experiment": experiment.model_dump_json(), "moment": moment}
-    code = "from experiments.faults import _child; _child()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(order)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    limit = moment.number / 1000 if moment and moment.kind == "time" else None
-    try:
-        said, errors = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said, errors = process.communicate()
-    if process.returncode == -signal.SIGKILL:
-        return None
-    if process.returncode:
-        raise RuntimeError(f"the run in {folder} failed: {errors.strip()[-2000:]}")
-    return Counter(json.loads(said.splitlines()[-1]))
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from experiments.faults import _serve; _serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # One thread: a process with several may not be forked.
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def go(
+        self, folder: Path, experiment: Experiment, moment: Moment | None = None
+    ) -> Counter[str] | None:
+        """Start a run, or resume it where there is something to resume.
+
+        Args:
+            folder: The run folder.
+            experiment: Its settings.
+            moment: When the process dies; None: it does not.
+
+        Returns:
+            How many moments of each kind the process had; None: it was killed.
+
+        Raises:
+            RuntimeError: If the process ended in an error of its own.
+        """
+        said, counts = self._folder / "said.txt", self._folder / "counts.json"
+        order = {
+            "folder": str(folder.resolve()),
+            "experiment": experiment.model_dump_json(),
+            "moment": moment,
+            "said": str(said.resolve()),
+            "counts": str(counts.resolve()),
+        }
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        status = int(self._process.stdout.readline())
+        if status == -signal.SIGKILL:
+            return None
+        if status:
+            raise RuntimeError(f"the run in {folder} failed: {said.read_text().strip()[-2000:]}")
+        return Counter(read_json(counts))
+
+    def survive(
+        self, folder: Path, experiment: Experiment, draw: Callable[[], Moment | None]
+    ) -> list[Moment]:
+        """Run an experiment to its end, killed at the moments that `draw` gives: those met."""
+        met = []
+        while True:
+            moment = draw()
+            if self.go(folder, experiment, moment) is not None:
+                return met
+            assert moment is not None
+            met.append(moment)
 
 
-def differences(reference: Path, folder: Path) -> list[str]:
-    """What differs between two finished runs of the same experiment, apart from seconds."""
-    found = []
-    ours, theirs = _names(folder), _names(reference)
-    if ours != theirs:
-        found.append(f"files {sorted(ours ^ theirs)}")
-    for path in sorted(reference.glob("*.parquet")) + sorted(reference.glob("figures/*")):
-        name = path.relative_to(reference)
-        if not (folder / name).exists() or (folder / name).read_bytes() != path.read_bytes():
-            found.append(str(name))
-    if _records(folder) != _records(reference):
-        found.append("metrics.jsonl")
-    first, second = (read_json(path / "result.json") for path in (reference, folder))
-    for part in ("rows", "comparisons", "curves", "choices"):
-        # As text: a NaN equals a NaN.
-        if json.dumps(_timeless(first[part])) != json.dumps(_timeless(second[part])):
-            found.append(f"result.json: {part}")
-    for place in sorted((reference / "checkpoints").iterdir()):
-        if not _same_checkpoint(place, folder / "checkpoints" / place.name):
-            found.append(f"checkpoint of {place.name}")
-    return found + _tracking_faults(folder)
+def _serve() -> None:
+    """The template: forks a run for every order, and says how it ended."""
+    # The last is what torch imports when an optimizer is made.
+    for module in ("experiments.run", "torch._dynamo"):
+        import_module(module)
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if not child:
+            _child(order)
+        kind, number = order["moment"] or ("", 0)
+        if kind == "time":
+            signal.signal(signal.SIGALRM, functools.partial(_kill, child))
+            signal.setitimer(signal.ITIMER_REAL, number / 1000)
+        _, status = os.waitpid(child, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _names(folder: Path) -> set[str]:
-    return {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.relative_to(folder).parts[0] not in ("wandb", IDENTITY)
-        # An earlier checkpoint that a killed process could not drop any more is allowed.
-        and not path.relative_to(folder).match("checkpoints/*/step-*")
-        and not path.match("step-*/*")
-    }
+def _kill(child: int, *_: object) -> None:
+    os.kill(child, signal.SIGKILL)
 
 
-def _records(folder: Path) -> list[Any]:
-    return _timeless(read_metrics(folder / "metrics.jsonl"))
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _timeless(item) for name, item in value.items() if name not in TIMES}
-    return [_timeless(item) for item in value] if isinstance(value, list) else value
-
-
-def _same_checkpoint(reference: Path, place: Path) -> bool:
-    first, second = checkpoint.load(reference), checkpoint.load(place)
-    if first is None or second is None:
-        return False
-    tensors, others = first[0], second[0]
-    same = tensors.keys() == others.keys() and all(
-        value.dtype == others[name].dtype and torch.equal(value, others[name])
-        for name, value in tensors.items()
-    )
-    return same and _timeless(first[1]) == _timeless(second[1])
-
-
-def _tracking_faults(folder: Path) -> list[str]:
-    """W&B holds every record once, and the curves after them, over all of its directories."""
-    if not (folder / IDENTITY).exists():
-        return []
-    directories = run_directories(folder, read_json(folder / IDENTITY)["wandb_id"])
-    steps = [row["_step"] for path in directories for row in read_history(path)]
-    wanted = list(range(len(read_metrics(folder / "metrics.jsonl")) + 1))
-    return [] if steps == wanted else [f"W&B holds the steps {steps}"]
-
-
-def _child() -> None:
-    """What a started process does: run, and die at the moment that its order names."""
+def _child(order: dict[str, Any]) -> NoReturn:
+    """Runs, and dies at the moment that the order names."""
     from experiments.run import run
 
-    order = json.loads(sys.argv[1])
-    folder = Path(order["folder"])
-    fault = _Fault(Moment(*order["moment"]) if order["moment"] else None)
-    fault.watch()
-    run(Experiment.model_validate_json(order["experiment"]), folder, resume=folder.is_dir())
-    print(json.dumps(fault.counts))
+    status = 1
+    try:
+        with open(order["said"], "w") as said:
+            os.dup2(said.fileno(), sys.stdout.fileno())
+            os.dup2(said.fileno(), sys.stderr.fileno())
+        folder = Path(order["folder"])
+        fault = _Fault(Moment(*order["moment"]) if order["moment"] else None)
+        fault.watch()
+        run(Experiment.model_validate_json(order["experiment"]), folder, resume=folder.is_dir())
+        write_json(Path(order["counts"]), fault.counts)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # not back into the template
 
 
 class _Fault:
@@ -285,19 +293,6 @@ def _tear(handle: int) -> None:
         os.ftruncate(handle, status.st_size // 2)
 
 
-def survive(
-    folder: Path, experiment: Experiment, draw: Callable[[], Moment | None]
-) -> list[Moment]:
-    """Run an experiment to its end, killed at the moments that `draw` gives; which were met."""
-    met = []
-    while True:
-        moment = draw()
-        if go(folder, experiment, moment) is not None:
-            return met
-        assert moment is not None
-        met.append(moment)
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """The command: kill, resume, compare, and say how often it was not the same."""
     parser = argparse.ArgumentParser(prog="python -m experiments.faults", description=__doc__)
@@ -309,13 +304,15 @@ def main(words: Sequence[str] | None = None) -> int:
     plain = small_experiment(options.backbone)
     variants = (plain.override({"tracking.mode": "offline"}), plain)
     kills, runs, same = Counter(), Counter(), Counter()
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory() as root, contextlib.ExitStack() as stack:
         references = [Path(root) / experiment.tracking.mode for experiment in variants]
-        counts = [_count(*each) for each in zip(references, variants, strict=True)]
+        with Template(Path(root)) as other:
+            counts = [_count(other, *each) for each in zip(references, variants, strict=True)]
+        template = stack.enter_context(Template(Path(root)))
         while (number := runs["all"] + 1) <= options.times:
             folder = Path(root) / "run"
             which = min(1, number % TRACKED_EVERY)
-            met = survive(folder, variants[which], _drawing(chance, counts[which]))
+            met = template.survive(folder, variants[which], _drawing(chance, counts[which]))
             if not met:  # the moment never came: try another one
                 shutil.rmtree(folder)
                 continue
@@ -333,10 +330,10 @@ def main(words: Sequence[str] | None = None) -> int:
     return int(same["all"] != runs["all"])
 
 
-def _count(folder: Path, experiment: Experiment) -> Counter[str]:
+def _count(template: Template, folder: Path, experiment: Experiment) -> Counter[str]:
     """Run an experiment undisturbed: its moments of each kind, and its milliseconds."""
     began = time.perf_counter()
-    counts = go(folder, experiment)
+    counts = template.go(folder, experiment)
     assert counts is not None
     counts["time"] = int(1000 * (time.perf_counter() - began))
     if experiment.tracking.mode == "disabled":
@@ -354,9 +351,7 @@ def _drawing(chance: random.Random, counts: Counter[str]) -> Callable[[], Moment
             return None
         first = False
         kind = chance.choice(sorted(counts))
-        # A process spends the first half of its time on imports.
-        low = counts[kind] // 2 if kind == "time" else 1
-        return Moment(kind, chance.randint(low, counts[kind]))
+        return Moment(kind, chance.randint(1, counts[kind]))
 
     return draw
 

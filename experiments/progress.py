@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+
 class Progress:
     """Shows the step, the figures given, seconds a step and the time left.
 
@@ -29,7 +30,13 @@ class Progress:
     """
 
     def __init__(
-        self, total: int, label: str, *, start: int = 0, lines: int = 10, console: Console | None = None
+        self,
+        total: int,
+        label: str,
+        *,
+        start: int = 0,
+        lines: int = 10,
+        console: Console | None = None,
     ) -> None:
         self.total = total
         self.label = label

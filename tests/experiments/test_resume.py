@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from experiments.checkpoint import load, save
-from experiments.faults import Moment, differences, go, small_experiment, survive
+from experiments.compare import differences
+from experiments.faults import Moment, Template, small_experiment
 from experiments.files import read_json
 from experiments.metrics import read_metrics
 from experiments.wandb_offline import read_history, run_directories
@@ -17,9 +18,15 @@ EXPERIMENT = small_experiment()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
+def template(tmp_path_factory):
+    with Template(tmp_path_factory.mktemp("template")) as template:
+        yield template
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, template) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    counts = go(folder, EXPERIMENT)
+    counts = template.go(folder, EXPERIMENT)
     # What is patched is still what the run goes through.
     assert counts is not None and min(counts[kind] for kind in LATEST) > 10, counts
     return folder
@@ -29,11 +36,11 @@ LATEST = {"step": 9, "record": 9, "checkpoint": 40, "file": 20}
 """Moments that every process of a run that was killed a few times still reaches."""
 
 
-def test_a_process_killed_at_five_moments_is_resumed_exactly(tmp_path, undisturbed):
+def test_a_process_killed_at_five_moments_is_resumed_exactly(tmp_path, template, undisturbed):
     chance = random.Random(0)
     kinds = ["step", "checkpoint", "record", "step", "file"]
     moments = [Moment(kind, chance.randint(2, LATEST[kind])) for kind in kinds]
-    met = survive(tmp_path / "run", EXPERIMENT, iter([*moments, None]).__next__)
+    met = template.survive(tmp_path / "run", EXPERIMENT, iter([*moments, None]).__next__)
     assert met == moments
     assert differences(undisturbed, tmp_path / "run") == []
 
@@ -62,11 +69,11 @@ def test_the_comparison_sees_what_differs(tmp_path, undisturbed):
     ]
 
 
-def test_after_a_kill_wandb_holds_every_step_once(tmp_path, undisturbed):
+def test_after_a_kill_wandb_holds_every_step_once(tmp_path, template, undisturbed):
     tracked = EXPERIMENT.override({"tracking.mode": "offline"})
     folder = tmp_path / "run"
     moments = [Moment("tracking", 15), None]
-    assert len(survive(folder, tracked, iter(moments).__next__)) == 1
+    assert len(template.survive(folder, tracked, iter(moments).__next__)) == 1
     # The run id is in the name of the files that are found.
     directories = run_directories(folder, read_json(folder / "wandb.json")["wandb_id"])
     assert len(directories) == 2

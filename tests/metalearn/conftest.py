@@ -61,7 +61,7 @@ def check_gradient() -> Callable[..., None]:
         state: Params,
         gradient: Params,
         *,
-        per_tensor: int = 2,
+        per_tensor: int = 1,
         coordinates: int = 1,
         step: float = 1e-5,
         tolerance: float = 1e-6,

@@ -206,7 +206,7 @@ def test_the_multitask_gradient_is_that_of_one_classifier_over_all_classes(
     gradient, figures = multitask.meta_gradient(state, episode)
 
     assert figures["loss"] == pytest.approx(loss(state), rel=1e-10)
-    check_gradient(loss, state, gradient, per_tensor=1)
+    check_gradient(loss, state, gradient)
 
 
 def test_multitask_drops_its_classifier_at_test_time(language_model, make_episode) -> None:
