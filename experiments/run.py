@@ -102,9 +102,7 @@ class _Run:
             for cell in self._other_cells():
                 self._train(cell, must=True)
             for cell in self._all_cells():
-                for shots in self.experiment.episodes.shots:
-                    if cell.shots in (0, shots):
-                        self._test(cell, shots)
+                self._test(cell)
             conclude(self.folder, self.tracker, list(self.choices.values()))
             failed = False
         finally:
@@ -230,16 +228,22 @@ class _Run:
         saved = [found[1]["records"] for p in places if (found := checkpoint.load(p)) is not None]
         return max(saved, default=0)
 
-    def _test(self, cell: Cell, shots: int) -> None:
-        """Judge a cell on the test tasks of a number of shots."""
-        part = outcome.part(self.folder.path, cell.slug, shots)
-        if part.exists():
+    def _test(self, cell: Cell) -> None:
+        """Judge a cell on the test tasks, for every number of shots that it was trained for.
+
+        One learner serves all of them, so that its kept features do; what a batch computes depends
+        in the last bits on what was kept before it, so an interrupted cell is judged anew.
+        """
+        wanted = self.experiment.episodes.shots if cell.shots == 0 else (cell.shots,)
+        parts = {shots: outcome.part(self.folder.path, cell.slug, shots) for shots in wanted}
+        if all(part.exists() for part in parts.values()):
             return
         workshop = self._workshop(cell)
         learner = workshop.learner(cell.learner)
         state, seconds = best_state(self.folder.checkpoints, learner, cell)
-        place = {"learner": cell.learner, "fold": cell.fold, "shots": shots, "seed": cell.seed}
-        judge(part, workshop, learner, state, place, seconds)
+        for shots, part in parts.items():
+            place = {"learner": cell.learner, "fold": cell.fold, "shots": shots, "seed": cell.seed}
+            judge(part, workshop, learner, state, place, seconds)
 
 
 def judge(
