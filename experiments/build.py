@@ -55,15 +55,25 @@ def build_family(settings: FamilySettings) -> TaskFamily:
         return builtin()
     if settings.source == "sinusoid":
         return Sinusoid(name=settings.name)
-    columns = {"text": settings.text, "label": settings.label, "text_b": settings.text_b}
     if settings.source == "file":
         if not settings.path:
             raise UserError("family.path is empty; name a jsonl, csv or parquet file")
         path = files.find(settings.path)
-        examples = files.read_examples(path, kind=settings.kind, **columns)
+        examples = files.read_examples(
+            path,
+            kind=settings.kind,
+            text=settings.text,
+            label=settings.label,
+            text_b=settings.text_b,
+        )
     else:
         examples = hub.load_examples(
-            settings.path, subset=settings.subset, kind=settings.kind, **columns
+            settings.path,
+            subset=settings.subset,
+            kind=settings.kind,
+            text=settings.text,
+            label=settings.label,
+            text_b=settings.text_b,
         )
     name = settings.name
     if settings.kind != "class":

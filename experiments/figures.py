@@ -112,6 +112,9 @@ def _panel(
             axes.plot([p[0] for p in shown], [p[1] for p in shown], "--", lw=1, color=color)
         handles[learner] = (handle, means[-1], line not in far)
     _frame(axes, "inner step", f"query {NAMES.get(metric, metric)}")
+    if steps == 0:  # there is no axis of steps
+        axes.set_xticks([])
+        axes.set_xlabel("no learner takes inner steps")
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), high if metric == "loss" else min(high, 101))
     return handles

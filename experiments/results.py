@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.figures import adaptation_curves
 from experiments.files import read_json, write_bytes, write_json
 from experiments.tables import markdown_table, rises, scope
 
@@ -29,7 +29,7 @@ MARK = re.compile(r"(<!-- results: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DO
 def store(run: Path, kept: Path = KEPT) -> Path:
     """Keep the result of a finished run, under the name of its experiment.
 
-    Rows, comparisons, choices, settings and environment are kept, and the curves' figure; the
+    Rows, comparisons, choices, settings and environment are kept, and the figure of the curves; the
     records of single predictions stay in the run folder.
 
     Raises:
@@ -41,9 +41,8 @@ def store(run: Path, kept: Path = KEPT) -> Path:
     kept.mkdir(exist_ok=True)
     path = kept / f"{result['experiment']}.json"
     write_json(path, result)
-    figure = run / "figures" / "curves.png"
-    if figure.exists():
-        shutil.copyfile(figure, path.with_suffix(".png"))
+    title = f"{result['experiment']}: {result['description']}"
+    adaptation_curves(result["curves"], path.with_suffix(".png"), title=title)
     return path
 
 

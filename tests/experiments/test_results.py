@@ -54,7 +54,9 @@ def test_a_missing_result_is_named(tmp_path):
 def test_store_and_fill(tmp_path):
     result = {
         "experiment": "mine",
+        "description": "nothing",
         "rows": [],
+        "curves": [],
         "environment": {"git": {"revision": "a" * 40}, "device": "cpu", "threads": 2},
     }
     run = tmp_path / "run"

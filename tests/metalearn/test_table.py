@@ -383,7 +383,14 @@ def test_meta_gradients_are_finite_differences(
 
 @models
 def test_meta_gradients_are_finite_differences_with_each_adapter(
-    backbone, method, language_model, make_episode, generic, query_loss, check_gradient
+    backbone,
+    method,
+    language_model,
+    make_episode,
+    generic,
+    query_loss,
+    check_gradient,
+    llama_in_double,
 ) -> None:
     model = language_model(backbone, method)
     tasks = 2 if model.batched else 1
@@ -393,12 +400,7 @@ def test_meta_gradients_are_finite_differences_with_each_adapter(
 
     gradient, _ = made.meta_gradient(state, episode)
 
-    # Llama's norms compute in fp32 whatever the model's precision.
-    rough = {"step": 1e-3, "tolerance": 1e-3} if backbone == "tiny-llama" else {}
-    check_gradient(
-        lambda s: query_loss(made, s, episode), state, gradient,
-        coordinates=0, **rough,
-    )  # fmt: skip
+    check_gradient(lambda s: query_loss(made, s, episode), state, gradient, coordinates=0)
 
 
 @rows(lambda row: row.gradient == "exact" and row.numeric)
