@@ -58,13 +58,12 @@ _ENTRIES = (
     Experiment(
         name="quickstart",
         description="MAML beside the baselines on the embedded family, 5-way 1-shot",
-        learners=("majority", "prototypes", "logistic", "finetune", "maml"),
-        adapter=AdapterSettings(layers=(3, 4, 5)),
+        learners=("prototypes", "majority", "logistic", "finetune", "maml"),
         inner=InnerSettings(steps=3, rate=0.1),
         outer=OuterSettings(
             steps=24, tasks=4, rate=2e-3, warmup=4, validate_every=12, validation_tasks=16
         ),
-        evaluation=EvaluationSettings(tasks=50, reference="prototypes"),
+        evaluation=EvaluationSettings(tasks=50),
         grids={"maml": {"head.kind": ("slots",)}},
     ),
     Experiment(

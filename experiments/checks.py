@@ -50,8 +50,9 @@ def _check_names(experiment: Experiment) -> None:
         raise UserError("learners, seeds and episodes.shots need at least one value each")
     known = f"; learners of the experiment: {', '.join(experiment.learners)}"
     for name in experiment.grids:
-        if name not in experiment.learners:
-            raise UserError(f"grids: no learner {name}{known}")
+        # A grid of a learner that is left out does no harm; a name that is none is a mistake.
+        if name not in LEARNERS:
+            raise UserError(f"grids: no learner {name}{nearest(name, LEARNERS) or known}")
     reference = experiment.evaluation.reference
     if reference and reference not in experiment.learners:
         raise UserError(f"evaluation.reference: no learner {reference}{known}")

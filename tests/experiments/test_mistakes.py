@@ -113,7 +113,7 @@ def test_an_empty_text(refused, tmp_path, text):
         (["--evaluation.reference", "maml"], "evaluation.reference: no learner maml; learners"),
         (["--iner.rate", "1"], "no setting --iner.rate; did you mean --inner.rate?"),
         (["--outer.steps", "0"], "OuterSettings steps Input should be greater than or equal to 1"),
-        (["--grids", '{"maml": {}}'], "grids: no learner maml; learners of the experiment"),
+        (["--grids", '{"mamml": {}}'], "grids: no learner mamml; did you mean maml?"),
         (
             ["--grids", '{"prototypes": {"inner.rat": [1]}}'],
             "grids: no setting inner.rat; did you mean inner.rate?",
