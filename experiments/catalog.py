@@ -59,7 +59,7 @@ _ENTRIES = (
         name="quickstart",
         description="MAML beside the baselines on the embedded family, 5-way 1-shot",
         learners=("prototypes", "majority", "logistic", "finetune", "maml"),
-        inner=InnerSettings(steps=3, rate=0.3),
+        inner=InnerSettings(steps=3, rate=0.05),
         outer=OuterSettings(
             steps=24, tasks=4, rate=2e-3, warmup=4, validate_every=12, validation_tasks=16
         ),
