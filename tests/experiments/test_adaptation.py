@@ -96,7 +96,8 @@ def test_the_record_says_what_was_done(tiny_run, folder):
     assert record["backbone"]["pooling"] == "mean"
     assert record["adapter"] == {"method": "lora", "options": {"r": 2}, "layers": None}
     assert record["support"]["after"]["loss"] < record["support"]["before"]["loss"]
-    assert record["packages"]["torch"] == torch.__version__
+    # the build ("+cpu") is part of torch's own version, not always of the package's
+    assert torch.__version__.startswith(record["packages"]["torch"].split("+")[0])
     assert "- return (3)" in (folder / "README.md").read_text()
     assert [path for path in folder.parent.iterdir() if path.name.endswith(".tmp")] == []
 
