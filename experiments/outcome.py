@@ -108,10 +108,10 @@ def summarize(
             for step in steps:
                 for split in ("support", "query"):
                     for metric in METRICS:
-                        groups = list(grouped[learner, shots, split, step, metric].values())
-                        if not np.isfinite(groups[0]).all():
+                        by_place = grouped[learner, shots, split, step, metric]
+                        if not _finite(by_place):
                             continue
-                        interval = bootstrap(groups, resamples=resamples)
+                        interval = bootstrap(_by_fold(by_place), resamples=resamples)
                         curves.append(
                             {
                                 "learner": learner,
@@ -120,7 +120,7 @@ def summarize(
                                 "step": step,
                                 "metric": metric,
                                 **interval.as_dict(),
-                                "tasks": sum(len(group) for group in groups),
+                                "tasks": sum(len(group) for group in by_place.values()),
                             }
                         )
             finals[learner] = _last(grouped, learner, shots, judged_by)
@@ -197,13 +197,13 @@ def _row(
         "step": steps[-1],
     }
     for name in METRICS:
-        groups = list(_last(grouped, learner, shots, name).values())
-        if np.isfinite(groups[0]).all():
-            row[name] = bootstrap(groups, resamples=resamples).as_dict()
+        by_place = _last(grouped, learner, shots, name)
+        if _finite(by_place):
+            row[name] = bootstrap(_by_fold(by_place), resamples=resamples).as_dict()
     if len(steps) > 1:
-        row["rise"] = paired(
-            list(final.values()), [first[place] for place in final], resamples=resamples
-        ).as_dict()
+        start = {place: first[place] for place in final}
+        rise = paired(_by_fold(final), _by_fold(start), resamples=resamples)
+        row["rise"] = rise.as_dict()
     for name in cost[0]:
         row[name] = float(np.mean([entry[name] for entry in cost]))
     return row
@@ -222,8 +222,8 @@ def _comparisons(
             continue
         pairs = _pairs(groups, finals[reference])
         difference = paired(
-            [ours for ours, _ in pairs],
-            [theirs for _, theirs in pairs],
+            _by_fold({place: ours for place, (ours, _) in pairs.items()}),
+            _by_fold({place: theirs for place, (_, theirs) in pairs.items()}),
             resamples=experiment.evaluation.resamples,
         )
         found.append(
@@ -238,14 +238,25 @@ def _comparisons(
     return found
 
 
-def _pairs(ours: Groups, theirs: Groups) -> list[tuple[np.ndarray, np.ndarray]]:
+def _finite(groups: Groups) -> bool:
+    """Whether a metric is defined for these labels."""
+    return bool(np.isfinite(next(iter(groups.values()))).all())
+
+
+def _by_fold(groups: Groups) -> list[np.ndarray]:
+    """`[seeds, episodes]` of each fold: the seeds of a fold are judged on the same episodes."""
+    folds = dict.fromkeys(fold for fold, _ in groups)
+    return [np.stack([groups[p] for p in sorted(groups) if p[0] == fold]) for fold in folds]
+
+
+def _pairs(ours: Groups, theirs: Groups) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
     """Groups of the same fold and seed; a side with one seed serves all seeds of the other."""
-    pairs = []
+    pairs = {}
     for fold, seed in sorted(ours.keys() | theirs.keys()):
         sides = []
         for side in (ours, theirs):
             seeds = sorted(s for f, s in side if f == fold)
             sides.append(side.get((fold, seed), side[fold, seeds[0]] if len(seeds) == 1 else None))
         if sides[0] is not None and sides[1] is not None:
-            pairs.append((sides[0], sides[1]))
+            pairs[fold, seed] = (sides[0], sides[1])
     return pairs

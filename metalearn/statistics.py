@@ -1,7 +1,9 @@
 """Intervals: hierarchical bootstraps, paired between learners.
 
-Scores lie in groups of episodes (a group is a fold or a seed).  A resample draws groups with
-replacement, then episodes within each drawn group; with a single group only episodes are drawn.
+Scores lie in groups (a group is a fold) of episodes `[E]`, or of seeds x episodes `[R, E]` where
+several seeds were judged on the same episodes.  A resample draws groups with replacement, then
+within each drawn group seeds, and episodes that all of its seeds share: drawing episodes for each
+seed anew would count the same episodes as if they were independent, and make intervals too narrow.
 Two learners are compared by the interval of their differences on the same episodes.
 Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 3.8.
 """
@@ -39,7 +41,7 @@ def bootstrap(
     """Mean over groups of the mean over episodes, with the 95% percentile interval.
 
     Args:
-        groups: Scores of the episodes of each fold or seed.
+        groups: Scores of each fold, `[E]` or `[R, E]`.
         resamples: Number of resamples.
         seed: Seed of the resampling; the same seed resamples two learners alike.
 
@@ -51,23 +53,17 @@ def bootstrap(
         >>> interval.mean, interval.low < 0.5 < interval.high
         (0.5, True)
     """
-    scores = [np.asarray(group, dtype=np.float64) for group in groups]
-    if not scores or any(len(group) == 0 for group in scores):
+    scores = [np.atleast_2d(np.asarray(group, dtype=np.float64)) for group in groups]
+    if not scores or any(group.size == 0 for group in scores):
         raise ValueError("an interval needs at least one score in every group")
     random = np.random.default_rng(seed)
-    sizes = np.array([len(group) for group in scores])
-    table = np.zeros((len(scores), sizes.max()))
-    for row, group in zip(table, scores, strict=True):
-        row[: len(group)] = group
-    chosen = random.integers(len(scores), size=(resamples, len(scores)))
     means = np.zeros(resamples)
-    for groups_drawn in chosen.T:
-        size = sizes[groups_drawn][:, None]
-        place = (random.random((resamples, sizes.max())) * size).astype(np.int64)
-        drawn = table[groups_drawn[:, None], place]
-        # groups of unequal size: only the first `size` draws of a group count
-        counted = np.arange(sizes.max()) < size
-        means += (drawn * counted).sum(1) / size[:, 0] / len(scores)
+    for drawn in random.integers(len(scores), size=(len(scores), resamples)):
+        for index, group in enumerate(scores):
+            rows = np.flatnonzero(drawn == index)
+            seeds = random.integers(group.shape[0], size=(len(rows), group.shape[0], 1))
+            episodes = random.integers(group.shape[1], size=(len(rows), 1, group.shape[1]))
+            means[rows] += group[seeds, episodes].mean((1, 2)) / len(scores)
     low, high = np.quantile(means, (0.025, 0.975))
     mean = float(np.mean([group.mean() for group in scores]))
     return Interval(mean, float(low), float(high))
@@ -83,7 +79,7 @@ def paired(
     """Interval of the mean difference `ours - theirs` on the same episodes.
 
     Args:
-        ours: Scores `[E]` of each group.
+        ours: Scores of each group, `[E]` or `[R, E]`.
         theirs: Scores of the same episodes of the same groups.
         resamples: Number of resamples.
         seed: Seed of the resampling.

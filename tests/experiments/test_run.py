@@ -194,7 +194,8 @@ def test_comparisons_are_paired_by_seed_and_episode(scores, result):
     def side(learner: str, shots: int) -> list[np.ndarray]:
         seeds = (0, 1) if SEEDS[learner] == 2 else (0, 0)  # one seed serves both of the other
         groups = (final[learner, shots, seed] for seed in seeds)
-        return [np.array([group[i] for i in sorted(group)]) for group in groups]
+        # seeds of one fold are judged on the same episodes, and resampled with them
+        return [np.array([[group[i] for i in sorted(group)] for group in groups])]
 
     assert len(result["comparisons"]) == 4
     for found in result["comparisons"]:

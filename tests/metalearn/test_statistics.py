@@ -99,3 +99,11 @@ def test_macro_f1_is_that_of_scikit_learn(seed: int) -> None:
     expected = f1_score(labels, said, labels=np.unique(labels), average="macro", zero_division=0)
 
     assert macro_f1(labels, said) == pytest.approx(expected)
+
+
+def test_seeds_judged_on_the_same_episodes_add_no_episodes() -> None:
+    episodes = np.random.default_rng(0).normal(size=100)
+    alone = bootstrap([episodes])
+    thrice = bootstrap([np.stack([episodes] * 3)])
+    assert width(thrice) == pytest.approx(width(alone), rel=0.1)
+    assert width(bootstrap([episodes] * 3)) < 0.75 * width(alone)  # as folds they would count anew
