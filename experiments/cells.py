@@ -32,8 +32,7 @@ class Cell(NamedTuple):
     @property
     def slug(self) -> str:
         """Name of its folder."""
-        # A fold of a group is named "group/fold".
-        fold = f"-fold{self.fold}".replace("/", "-") if self.fold else ""
+        fold = f"-fold{self.fold}" if self.fold else ""
         shots = f"-{self.shots}shot" if self.shots else ""
         name = f"{self.learner}{fold}{shots}-seed{self.seed}-trial{self.trial}"
         return re.sub(r"[^\w.-]+", "-", name)  # a fold may be "group/fold"
