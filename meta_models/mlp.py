@@ -9,7 +9,7 @@ from torch import Tensor
 
 from meta_models.errors import ModelError
 from meta_models.model import Model
-from meta_models.params import Params
+from meta_models.params import Params, pick
 from tasks.episode import Batch
 
 
@@ -43,7 +43,7 @@ class MLP(Model):
         return values
 
     def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
-        return dict(meta)
+        return pick(meta, ("body", "head"))
 
     def features(self, values: Params, batch: Batch) -> Tensor:
         if batch.inputs is None:

@@ -51,6 +51,14 @@ class Model(ABC):
             features: Features of the support, if they are known.
         """
 
+    def shapes(self, state: Params) -> dict[str, tuple[int, ...]]:
+        """Shape of each value that can adapt, without task and class axes.
+
+        Args:
+            state: Meta-parameters, without a task axis.
+        """
+        return {n: tuple(v.shape) for n, v in state.items() if part(n) in (self.encoder, "head")}
+
     @abstractmethod
     def features(self, values: Params, batch: Batch) -> Tensor:
         """`[T, I, D]` features of the items (examples, or tokens for token labels)."""
@@ -129,6 +137,10 @@ class AdaptedModel(Model):
                 raise ModelError("a label head needs label names; these tasks have none")
             centers = self._pooled(_adapter_values(meta), support.names)
         return pick(meta, ("adapter", "scale")) | self.head.start(meta, centers, classes)
+
+    def shapes(self, state: Params) -> dict[str, tuple[int, ...]]:
+        # The head is made for each task: its classes are no axis that tasks share.
+        return super().shapes(state) | {"head.weight": (self.head.width,), "head.bias": ()}
 
     def features(self, values: Params, batch: Batch) -> Tensor:
         if batch.tokens is None:

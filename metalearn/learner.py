@@ -55,12 +55,15 @@ class Learner(ABC):
     def predict(self, adapted: Adapted, query: Batch) -> Tensor:
         """`[T, I, N]` logits (or `[T, B, O]` values) of the query sets, without a gradient."""
 
-    def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
+    def meta_gradient(
+        self, state: Params, episode: Episode, progress: float = 1.0
+    ) -> tuple[Params, Metrics]:
         """Gradient of the mean query loss of T tasks in every meta-parameter.
 
         Args:
             state: Meta-parameters.
             episode: Support and query of T tasks.
+            progress: Fraction of the meta-training that is done, for what is annealed.
 
         Returns:
             A gradient for every name of the state, and figures worth logging ("loss").

@@ -125,7 +125,9 @@ class MetaTraining:
         figures: Metrics = {}
         if self.step == 0:
             figures |= self._score()
-        gradient, metrics = self.learner.meta_gradient(self.state, self._episodes(self.step))
+        gradient, metrics = self.learner.meta_gradient(
+            self.state, self._episodes(self.step), self.step / self.loop.steps
+        )
         size = norm(gradient)
         if not (math.isfinite(metrics["loss"]) and bool(size.isfinite())):
             raise NonFiniteLoss(

@@ -11,7 +11,7 @@ from meta_models.adapters import Adapter
 from meta_models.backbone import load_backbone
 from meta_models.heads import Head, HeadKind
 from meta_models.model import AdaptedModel
-from meta_models.params import Params
+from meta_models.params import Params, part
 from tasks.collate import Collator
 from tasks.episode import Episode, EpisodeShape, Example, TaskStream
 from tasks.sources.files import data_folder
@@ -90,14 +90,16 @@ def make_episode(text_family: RecordFamily) -> Callable[..., Episode]:
 def generic() -> Callable[..., Params]:
     """A point near `state` at which no gradient vanishes by construction.
 
-    A fresh adapter is a special point: LoRA's B is zero, and with it the gradient of A.
+    A fresh adapter is a special point: LoRA's B is zero, and with it the gradient of A.  Learned
+    rates move by that part of themselves: a step must stay a small one.
     """
 
     def move(state: Params, deviation: float = 0.2, seed: int = 0) -> Params:
         generator = torch.Generator().manual_seed(seed)
-        return {
-            name: value + deviation * torch.randn(value.shape, generator=generator).to(value)
-            for name, value in state.items()
-        }
+        moved = {}
+        for name, value in state.items():
+            noise = deviation * torch.randn(value.shape, generator=generator).to(value)
+            moved[name] = value * (1 + noise) if part(name) == "rate" else value + noise
+        return moved
 
     return move

@@ -9,17 +9,27 @@ Reuse?", section 4.1.
 
 First order treats the inner gradients as constants, so that d phi_S / d phi_0 is the identity:
 the meta-gradient is grad L_query at phi_S, carried through `start` only.  ANIL is the same
-algorithm with the head as the only part that adapts.
+algorithm with the head as the only part that adapts, BOIL (Oh et al. 2021, "BOIL: Towards
+Representation Change for Few-shot Learning", section 3.2) with everything but the head.
+
+Truncated back-propagation (Shaban et al. 2019, "Truncated Back-propagation for Bilevel
+Optimization", section 3) goes through the last steps in full and treats the ones before them as in
+first order: `InnerLoop.exact_steps`.  Annealing (Antoniou et al. 2019, "How to train your MAML",
+section 4) begins in first order and ends in second: `first_order_until`.
 
 Deviations from the paper:
 
 1. Only the adapter and the head are meta-learned; the backbone is frozen.
 2. The head starts from the support set (prototypes) or from label names, and `start` is part of
-   what is differentiated; the paper learns the rows, which the "slots" head does.
+   what is differentiated; the paper learns the rows, which the "slots" head does.  With prototypes
+   this is ProtoMAML (Triantafillou et al. 2020, "Meta-Dataset", section 3).
+3. Truncation keeps the identity path of the early steps, which the paper on truncation drops: with
+   it the gradient in the initial values would be zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -40,6 +50,9 @@ class MAML(Learner):
         model: The functional model.
         loop: Inner steps and rates; the parts named in its rates adapt.
         order: 2 for the exact meta-gradient, 1 for the first-order one.
+        first_order_until: Fraction of the meta-training that is done in first order, at order 2.
+        query_weights: Weights `[S + 1]` of the query losses after 0, ..., S steps, by the progress
+            of the meta-training; None: the loss after the last step alone.
         tasks_per_pass: Tasks whose inner graph is held at once; 1 runs them without vmap.
 
     Example:
@@ -55,17 +68,22 @@ class MAML(Learner):
         loop: InnerLoop,
         *,
         order: Literal[1, 2] = 2,
+        first_order_until: float = 0.0,
+        query_weights: Callable[[float], Sequence[float]] | None = None,
         tasks_per_pass: int = 4,
     ) -> None:
         self.model = model
         self.loop = loop
         self.order = order
+        self.first_order_until = first_order_until
+        self.query_weights = query_weights
         self.tasks_per_pass = tasks_per_pass if model.batched else 1
         # Where only the head adapts, the features of a record are the same in every task and step.
         self._store = None if model.encoder in loop.rates else FeatureStore(model)
 
     def init(self, generator: torch.Generator) -> Params:
-        return self.model.init(generator)
+        state = self.model.init(generator)
+        return state | self.loop.init(self.model, state)
 
     def adapt(self, state: Params, support: Batch, start: Params | None = None) -> list[Params]:
         store = self._store if start is None else None
@@ -75,16 +93,26 @@ class MAML(Learner):
         with torch.no_grad():
             return self.model.logits(adapted, query, _kept(self.model, self._store, adapted, query))
 
-    def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
+    def meta_gradient(
+        self, state: Params, episode: Episode, progress: float = 1.0
+    ) -> tuple[Params, Metrics]:
         total: Params = {}
         metrics = []
+        exact = self.order == 2 and progress >= self.first_order_until
+        weights = self.query_weights(progress) if self.query_weights else _last(self.loop.steps)
         for part in in_passes(episode, self.tasks_per_pass):
             theta = leaves(state)
-            phi = self.model.start(stack(theta, part.tasks), part.support)
-            graph = "second" if self.order == 2 else "first"
-            path = inner_loop(self.model, phi, part.support, self.loop, graph=graph)
-            # 1/T sum_t L_query(phi_S(theta))
-            loss = self.model.loss(path[-1], part.query).sum() / episode.tasks
+            meta = stack(theta, part.tasks)
+            phi = self.model.start(meta, part.support)
+            graph = "second" if exact else "first"
+            path = inner_loop(self.model, phi, part.support, self.loop, graph=graph, meta=meta)
+            # 1/T sum_t sum_s w_s L_query(phi_s(theta)), where w is 1 at s = S and else 0 in MAML
+            losses = [
+                weight * self.model.loss(values, part.query).sum()
+                for weight, values in zip(weights, path, strict=True)
+                if weight
+            ]
+            loss = torch.stack(losses).sum() / episode.tasks
             total = add(total, gradients(loss, theta))
             metrics.append((part.tasks, {"loss": loss.item() * episode.tasks / part.tasks}))
         return total, mean_metrics(metrics)
@@ -115,7 +143,11 @@ def adapt_by_gradient(
     features = _kept(model, store, meta, support)
     with torch.no_grad():
         phi = model.start(meta, support, features)
-    return inner_loop(model, phi, support, loop, graph="none", features=features)
+    return inner_loop(model, phi, support, loop, graph="none", meta=meta, features=features)
+
+
+def _last(steps: int) -> list[float]:
+    return [0.0] * steps + [1.0]
 
 
 def _kept(model: Model, store: FeatureStore | None, values: Params, batch: Batch) -> Tensor | None:

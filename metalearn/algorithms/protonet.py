@@ -60,7 +60,9 @@ class ProtoNet(Learner):
         features = self._store.features(adapted.state, query)
         return linear(adapted.values, features, query.class_mask)
 
-    def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
+    def meta_gradient(
+        self, state: Params, episode: Episode, progress: float = 1.0
+    ) -> tuple[Params, Metrics]:
         total: Params = {}
         metrics = []
         for part in in_passes(episode, self.tasks_per_pass):

@@ -51,7 +51,9 @@ class Reptile(Learner):
         with torch.no_grad():
             return self.model.logits(adapted, query)
 
-    def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
+    def meta_gradient(
+        self, state: Params, episode: Episode, progress: float = 1.0
+    ) -> tuple[Params, Metrics]:
         total: Params = {}
         metrics = []
         for part in in_passes(episode, self.tasks_per_pass):

@@ -1,15 +1,18 @@
-"""The inner loop as a composition of step maps, and its unrolled gradient.
+"""The inner loop: a composition of step maps, each a function of the state before it.
 
-    phi_0 = start(theta),    phi_{s+1} = phi_s - alpha * grad_phi L_support(phi_s)
+    phi_0 = start(theta),    g_s = P(grad_phi L_support(phi_s))
+    d_s, m_{s+1} = optimizer(g_s, m_s),    phi_{s+1} = phi_s - alpha_s o d_s
 
 Every task of the batch takes its own steps: the tasks are independent, so the gradient of the
 summed loss in stacked values is each task's own gradient, and one backward serves all of them.
+Rates alpha and preconditioner P may be meta-parameters; m are the optimizer's slots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,6 +20,9 @@ from torch import Tensor
 
 from meta_models.model import Model
 from meta_models.params import Params, gradients, leaves, part, pick
+from metalearn.inner.adjoint import recomputed
+from metalearn.inner.optimizers import SGD, Optimizer
+from metalearn.inner.rules import LearnedRates, Preconditioner, align
 from tasks.episode import Batch
 
 Graph = Literal["none", "first", "second"]
@@ -31,6 +37,13 @@ class InnerLoop:
     Attributes:
         steps: S.
         rates: Inner rate alpha of each part; the parts named here are the ones that adapt.
+        optimizer: From gradients to directions.
+        learned: The rates are meta-parameters that start at `rates`; None: they stay.
+        preconditioner: A learned map of the gradients; None: the identity.
+        exact_steps: Steps, counted from the last, that an exact gradient goes through in full;
+            the ones before are treated as in first order (truncated back-propagation). None: all.
+        gradient: How the exact gradient is had: from the unrolled graph, or step by step from the
+            kept states ("adjoint": the same to rounding, in memory that does not grow with S).
 
     Example:
         >>> InnerLoop(steps=5, rates={"head": 0.1}).parts  # ANIL
@@ -39,11 +52,30 @@ class InnerLoop:
 
     steps: int
     rates: Mapping[str, float] = field(default_factory=lambda: {"adapter": 0.1, "head": 0.1})
+    optimizer: Optimizer = field(default_factory=SGD)
+    learned: LearnedRates | None = None
+    preconditioner: Preconditioner | None = None
+    exact_steps: int | None = None
+    gradient: Literal["unrolled", "adjoint"] = "unrolled"
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts that adapt."""
         return tuple(self.rates)
+
+    def init(self, model: Model, state: Params) -> Params:
+        """Meta-parameters of the steps themselves (rates, preconditioner) before training.
+
+        Args:
+            model: The functional model.
+            state: Its fresh meta-parameters.
+        """
+        shapes = {n: s for n, s in model.shapes(state).items() if part(n) in self.rates}
+        own = self.learned.init(shapes, self.rates) if self.learned else {}
+        if self.preconditioner is not None:
+            own |= self.preconditioner.init(shapes)
+        like = next(iter(state.values()))
+        return {name: value.to(like) for name, value in own.items()}
 
     def passes(self, model: Model, order: int = 1) -> float:
         """Passes of the support set through the encoder that one adaptation costs.
@@ -63,6 +95,7 @@ def inner_loop(
     loop: InnerLoop,
     *,
     graph: Graph,
+    meta: Params | None = None,
     features: Tensor | None = None,
 ) -> list[Params]:
     """Values after 0, 1, ..., S gradient steps on the support sets.
@@ -72,7 +105,8 @@ def inner_loop(
         values: phi_0, every tensor `[T, ...]`.
         support: Support sets of T tasks.
         loop: Steps, rates and the parts that adapt.
-        graph: What is kept for the gradient in `values` ("second" is exact).
+        graph: What is kept for the gradient in `values` and `meta` ("second" is exact).
+        meta: Meta-parameters with a task axis, where the loop has learned ones.
         features: Features of the support, if they are known and the encoder does not adapt.
 
     Returns:
@@ -81,22 +115,37 @@ def inner_loop(
     # Where the encoder stays fixed, its features do: they are computed once for all steps.
     if features is None and model.encoder not in loop.rates:
         features = model.features(values, support)
+    rules = pick(meta or {}, ("rate", "metric"))
+    slots = loop.optimizer.start(pick(values, loop.parts))
+    exact_from = 0 if loop.exact_steps is None else max(0, loop.steps - loop.exact_steps)
     path = [values]
-    for _ in range(loop.steps):
-        values = sgd_step(model, values, support, features, loop, graph)
+    for step in range(loop.steps):
+        state = (values, slots, rules, {} if features is None else {"features": features})
+        take = partial(_step, model, loop, support, step)
+        if graph != "second" or step < exact_from:
+            moved, slots = take("none" if graph == "none" else "first", *state)
+        elif loop.gradient == "unrolled":
+            moved, slots = take("second", *state)
+        else:
+            moved, slots = _adjoint(take, state)
+        values = values | moved
         path.append(values)
     return path
 
 
-def sgd_step(
+def _step(
     model: Model,
-    values: Params,
-    support: Batch,
-    features: Tensor | None,
     loop: InnerLoop,
+    support: Batch,
+    step: int,
     graph: Graph,
-) -> Params:
-    """One step map: phi -> phi - alpha * grad_phi L_support(phi)."""
+    values: Params,
+    slots: Params,
+    rules: Params,
+    known: Params,
+) -> tuple[Params, Params]:
+    """One step map: the adapted values and the slots after it."""
+    features = known.get("features")
     with torch.enable_grad():
         if graph == "second":
             # A fresh node for every value: head.weight may be a function of the adapter's values,
@@ -109,11 +158,35 @@ def sgd_step(
             features = None if features is None else features.detach()
             loss = model.loss(fixed | phi, support, features).sum()
         gradient = gradients(loss, phi, create_graph=graph == "second")
-        # phi <- phi - alpha * gradient
-        stepped = {n: values[n] - loop.rates[part(n)] * g for n, g in gradient.items()}
-    if graph == "none":
-        stepped = {name: value.detach() for name, value in stepped.items()}
-    return values | stepped
+    with torch.set_grad_enabled(graph != "none"):
+        if loop.preconditioner is not None:
+            gradient = loop.preconditioner(rules, gradient)
+        direction, slots = loop.optimizer.direction(gradient, slots, step)
+        # phi <- phi - alpha o direction
+        moved = {}
+        for name, d in direction.items():
+            rate = loop.rates[part(name)]
+            if loop.learned is not None:
+                rate = align(loop.learned.at(rules, name, step), d)
+            moved[name] = values[name] - rate * d
+    return moved, slots
+
+
+def _adjoint(take: partial, state: tuple[Params, ...]) -> tuple[Params, Params]:
+    """A step that keeps its inputs instead of its graph; dictionaries become flat tuples."""
+    names = [list(params) for params in state]
+    made: list[list[str]] = []
+
+    def flat_step(exact: bool, *inputs: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(inputs)
+        params = [{name: next(rest) for name in group} for group in names]
+        outputs = take("second" if exact else "none", *params)
+        made[:] = [list(params) for params in outputs]
+        return tuple(value for params in outputs for value in params.values())
+
+    outputs = iter(recomputed(flat_step, *(v for params in state for v in params.values())))
+    moved, slots = ({name: next(outputs) for name in group} for group in made)
+    return moved, slots
 
 
 def _fresh(value: Tensor) -> Tensor:

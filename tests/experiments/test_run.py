@@ -336,10 +336,10 @@ def test_a_non_finite_loss_keeps_the_last_good_state(tmp_path, monkeypatch):
     meta_gradient = MAML.meta_gradient
     calls = 0
 
-    def poisoned(self, state, episode):
+    def poisoned(self, state, episode, progress=1.0):
         nonlocal calls
         calls += 1
-        gradient, metrics = meta_gradient(self, state, episode)
+        gradient, metrics = meta_gradient(self, state, episode, progress)
         return gradient, metrics | ({"loss": float("nan")} if calls == 3 else {})
 
     with monkeypatch.context() as patch:

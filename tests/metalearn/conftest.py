@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from meta_models.params import Params
+from meta_models.params import Params, part
 from metalearn.learner import Learner
 from tasks.episode import IGNORE, Batch, Episode
 
@@ -43,15 +43,19 @@ def query_loss() -> Callable[[Learner, Params, Episode], float]:
 
 
 def directions(state: Params, per_tensor: int, coordinates: int) -> Iterator[tuple[str, Params]]:
-    """Directions of length one in each tensor by itself: random ones, and single coordinates."""
+    """Directions in each tensor by itself: random ones, and single coordinates.
+
+    They have length one; in learned rates, which are small, the length of the rates.
+    """
     generator = torch.Generator().manual_seed(0)
     for name, value in state.items():
+        size = value.norm() if part(name) == "rate" else 1.0
         for _ in range(per_tensor):
             line = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-            yield name, {name: line / line.norm()}
+            yield name, {name: size * line / line.norm()}
         for _ in range(coordinates):
             line = torch.zeros_like(value)
-            line.view(-1)[int(torch.randint(value.numel(), (), generator=generator))] = 1.0
+            line.view(-1)[int(torch.randint(value.numel(), (), generator=generator))] = size
             yield name, {name: line}
 
 

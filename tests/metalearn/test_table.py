@@ -6,7 +6,7 @@ A new algorithm is one row of TABLE.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytest
@@ -26,6 +26,8 @@ from metalearn.baselines.majority import Majority
 from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
 from metalearn.inner.loop import InnerLoop
+from metalearn.inner.optimizers import Adam, Momentum
+from metalearn.inner.rules import LearnedRates
 from metalearn.learner import Learner, in_passes
 from metalearn.training import MetaTraining, OuterLoop
 from tasks.collate import Collator
@@ -59,6 +61,26 @@ def head_only(loop: InnerLoop) -> InnerLoop:
     return InnerLoop(loop.steps, {"head": loop.rates["head"]})
 
 
+def body_only(loop: InnerLoop) -> InnerLoop:
+    return InnerLoop(loop.steps, {n: rate for n, rate in loop.rates.items() if n != "head"})
+
+
+def adam(loop: InnerLoop) -> InnerLoop:
+    """Adam, whose steps are as long as its rates.
+
+    Its first direction, g / (|g| + eps), bends within eps of zero: central differences see the
+    slope only where eps is larger than their step.
+    """
+    rates = {name: rate / 20 for name, rate in loop.rates.items()}
+    return replace(loop, rates=rates, optimizer=Adam(epsilon=1e-2))
+
+
+def momentum(loop: InnerLoop) -> InnerLoop:
+    """Momentum, whose later steps are longer than its rates."""
+    rates = {name: rate / 4 for name, rate in loop.rates.items()}
+    return replace(loop, rates=rates, optimizer=Momentum())
+
+
 def one_step(loop: InnerLoop) -> InnerLoop:
     return InnerLoop(min(loop.steps, 1), loop.rates)
 
@@ -70,6 +92,29 @@ TABLE = {
     ),
     "fomaml": Row(lambda m, loop, t: MAML(m, loop, order=1, tasks_per_pass=t), gradient="own"),
     "anil": Row(lambda m, loop, t: MAML(m, head_only(loop), tasks_per_pass=t), gradient="exact"),
+    "boil": Row(lambda m, loop, t: MAML(m, body_only(loop), tasks_per_pass=t), gradient="exact"),
+    "adjoint": Row(
+        lambda m, loop, t: MAML(m, replace(loop, gradient="adjoint"), tasks_per_pass=t),
+        gradient="exact",
+    ),
+    "momentum": Row(lambda m, loop, t: MAML(m, momentum(loop), tasks_per_pass=t), gradient="exact"),
+    "adam": Row(lambda m, loop, t: MAML(m, adam(loop), tasks_per_pass=t), gradient="exact"),
+    "adam-adjoint": Row(
+        lambda m, loop, t: MAML(m, replace(adam(loop), gradient="adjoint"), tasks_per_pass=t),
+        gradient="exact",
+    ),
+    "meta-sgd": Row(
+        lambda m, loop, t: MAML(m, replace(loop, learned=LearnedRates()), tasks_per_pass=t),
+        gradient="exact",
+    ),
+    "step-rates-adjoint": Row(
+        lambda m, loop, t: MAML(
+            m,
+            replace(loop, learned=LearnedRates("tensor", loop.steps), gradient="adjoint"),
+            tasks_per_pass=t,
+        ),
+        gradient="exact",
+    ),
     "reptile": Row(lambda m, loop, t: Reptile(m, loop, tasks_per_pass=t), gradient="own"),
     "protonet": Row(
         lambda m, _, t: ProtoNet(FeatureStore(m), tasks_per_pass=t),
@@ -149,7 +194,7 @@ def model_of(learner: Learner) -> Model:
 
 def model_state(state: Params) -> Params:
     """The meta-parameters that a model knows, without those that only the learner has."""
-    return {n: value for n, value in state.items() if part(n) != "classifier"}
+    return {n: value for n, value in state.items() if part(n) not in ("classifier", "rate")}
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,9 @@ class Scripted(Learner):
     def predict(self, adapted: Params, query: Batch) -> torch.Tensor:
         raise NotImplementedError
 
-    def meta_gradient(self, state: Params, episode: Episode) -> tuple[Params, Metrics]:
+    def meta_gradient(
+        self, state: Params, episode: Episode, progress: float = 1.0
+    ) -> tuple[Params, Metrics]:
         step = episode.index[0]
         self.steps.append(step)
         gradient, loss = self.script(step)
