@@ -28,6 +28,9 @@ from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
 from metalearn.algorithms.maml import MAML
+from metalearn.algorithms.maml_plus_plus import maml_plus_plus
+from metalearn.algorithms.meta_curvature import meta_curvature
+from metalearn.algorithms.meta_sgd import meta_sgd
 from metalearn.algorithms.protonet import ProtoNet
 from metalearn.algorithms.reptile import Reptile
 from metalearn.baselines.finetune import FineTuning
@@ -36,6 +39,7 @@ from metalearn.baselines.majority import Majority
 from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
 from metalearn.inner.loop import InnerLoop
+from metalearn.inner.optimizers import SGD, Adam, Momentum
 from metalearn.learner import Learner
 from metalearn.training import OuterLoop
 from tasks.collate import Collator
@@ -224,29 +228,45 @@ class Workshop:
         )
         return learner
 
-    def loop(self, parts: Sequence[str] | None = None) -> InnerLoop:
-        """The inner loop; `parts` None: the encoder's part and the head."""
-        inner = self.experiment.inner
+    def loop(self, parts: Sequence[str] | None = None, order: int = 1) -> InnerLoop:
+        """The inner loop.
+
+        Args:
+            parts: "adapter" and "head", or one of them; None: those of `inner.parts`.
+            order: Order of the meta-gradient that will be taken through it.
+
+        Raises:
+            ModelError: If the attention has no second derivative and one is needed.
+        """
+        inner, backbone = self.experiment.inner, self.experiment.backbone
+        parts = parts or inner.parts
+        fused = backbone.attention != "eager" and backbone.name != "mlp"
+        if order == 2 and fused and "adapter" in parts:
+            raise ModelError(
+                f"attention {backbone.attention!r} has no second derivative; "
+                "use --backbone.attention eager, or --inner.order 1"
+            )
         head = inner.rate if inner.head_rate is None else inner.head_rate
-        rates = {self.model.encoder: inner.rate, "head": head}
-        if parts is not None:
-            rates = {part: rates[part] for part in parts}
-        return InnerLoop(steps=inner.steps, rates=rates)
+        rates = {"adapter": (self.model.encoder, inner.rate), "head": ("head", head)}
+        optimizers = {"sgd": SGD(), "momentum": Momentum(inner.momentum), "adam": Adam()}
+        return InnerLoop(
+            steps=inner.steps,
+            rates=dict(rates[part] for part in parts),
+            optimizer=optimizers[inner.optimizer],
+            exact_steps=inner.exact_steps,
+            gradient=inner.gradient,
+        )
 
     def maml(self, order: int, parts: Sequence[str] | None = None) -> MAML:
         """MAML of an order, over some parts."""
-        settings = self.experiment
-        fused = settings.backbone.attention != "eager" and settings.backbone.name != "mlp"
-        if order == 2 and fused and parts is None:
-            raise ModelError(
-                f"attention {settings.backbone.attention!r} has no second derivative; "
-                "use --backbone.attention eager, or --inner.order 1"
-            )
+        inner = self.experiment.inner
+        loop = self.loop(parts, order)
         return MAML(
             self.model,
-            self.loop(parts),
+            loop,
             order=1 if order == 1 else 2,
-            tasks_per_pass=settings.inner.tasks_per_pass,
+            first_order_until=inner.first_order_until,
+            tasks_per_pass=inner.tasks_per_pass,
         )
 
     def outer_loop(self) -> OuterLoop:
@@ -282,6 +302,16 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
     "maml": lambda w: w.maml(w.experiment.inner.order),
     "fomaml": lambda w: w.maml(1),
     "anil": lambda w: w.maml(w.experiment.inner.order, ("head",)),
+    "boil": lambda w: w.maml(w.experiment.inner.order, ("adapter",)),
+    "meta-sgd": lambda w: meta_sgd(
+        w.model,
+        w.loop(order=w.experiment.inner.order),
+        per=w.experiment.inner.rates_per,
+        order=w.experiment.inner.order,
+        tasks_per_pass=_passes(w),
+    ),
+    "maml++": lambda w: maml_plus_plus(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
+    "meta-curvature": lambda w: meta_curvature(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
     "reptile": lambda w: Reptile(w.model, w.loop(), tasks_per_pass=_passes(w)),
 }
 

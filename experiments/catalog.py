@@ -26,6 +26,10 @@ LEARNERS = {
     "maml": "MAML: the adapter learns a start from which gradient descent generalizes",
     "fomaml": "first-order MAML",
     "anil": "MAML in which only the head adapts",
+    "boil": "MAML in which everything but the head adapts",
+    "meta-sgd": "MAML with a learned rate for each element or tensor",
+    "maml++": "MAML with a multi-step loss, learned rates a tensor and step, and annealed order",
+    "meta-curvature": "MAML with a learned Kronecker-factored preconditioner",
     "reptile": "Reptile: the adapter moves towards what each task adapts to",
 }
 

@@ -108,8 +108,24 @@ class InnerSettings(Settings):
     """Inner learning rate of the adapter."""
     head_rate: float | None = None
     """Inner learning rate of the head; none: `rate`."""
+    parts: tuple[Literal["adapter", "head"], ...] = Field(default=("adapter", "head"), min_length=1)
+    """Parts that adapt, where the learner does not say it; for an mlp, adapter is its body."""
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    """Optimizer of the inner steps, differentiated through."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the momentum optimizer."""
+    rates_per: Literal["tensor", "element"] = "element"
+    """What has a learned rate of its own in meta-sgd."""
     order: Literal[1, 2] = 2
     """Order of the meta-gradient."""
+    first_order_until: float = Field(default=0.0, ge=0, le=1)
+    """Fraction of the meta-training in first order before it is in second; maml++ has its own."""
+    exact_steps: int | None = Field(default=None, ge=0)
+    """Last steps that a second-order gradient goes through in full, the ones before as in first
+    order; none: all."""
+    gradient: Literal["unrolled", "adjoint"] = "unrolled"
+    """Second order by the graph of all steps, or step by step in constant memory; the same to
+    rounding."""
     tasks_per_pass: int = Field(default=4, ge=1)
     """Tasks that go through one batched pass and whose graph is held at once; 1: one at a time."""
 

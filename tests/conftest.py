@@ -91,7 +91,7 @@ def generic() -> Callable[..., Params]:
     """A point near `state` at which no gradient vanishes by construction.
 
     A fresh adapter is a special point: LoRA's B is zero, and with it the gradient of A.  Learned
-    rates move by that part of themselves: a step must stay a small one.
+    rates move by that part of themselves, preconditioners a little: a step must stay a small one.
     """
 
     def move(state: Params, deviation: float = 0.2, seed: int = 0) -> Params:
@@ -99,7 +99,10 @@ def generic() -> Callable[..., Params]:
         moved = {}
         for name, value in state.items():
             noise = deviation * torch.randn(value.shape, generator=generator).to(value)
-            moved[name] = value * (1 + noise) if part(name) == "rate" else value + noise
+            if part(name) == "rate":
+                moved[name] = value * (1 + noise)
+            else:
+                moved[name] = value + (0.1 * noise if part(name) == "metric" else noise)
         return moved
 
     return move

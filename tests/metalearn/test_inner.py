@@ -13,6 +13,8 @@ from torch import Tensor
 
 from meta_models.params import Params, leaves, stack
 from metalearn.algorithms.maml import MAML
+from metalearn.algorithms.maml_plus_plus import maml_plus_plus, multi_step_weights
+from metalearn.algorithms.meta_curvature import Kronecker
 from metalearn.inner.loop import InnerLoop, inner_loop
 from metalearn.inner.optimizers import SGD, Adam, Momentum, Optimizer
 from metalearn.inner.rules import LearnedRates
@@ -188,3 +190,65 @@ def test_first_order_rates_follow_the_gradients(language_model, make_episode, ge
         total = (path[0][value] - path[-1][value]) / rate  # sum_s g_s
         expected = -(slope * total).sum()
         assert torch.allclose(gradient[f"rate.{value}"], expected, rtol=1e-9, atol=1e-14), value
+
+
+def test_the_multi_step_loss_is_differentiated_exactly(
+    language_model, make_episode, generic, check_gradient
+) -> None:
+    model, episode = language_model(), make_episode()
+    made = maml_plus_plus(model, LOOP, multi_step_until=0.5, first_order_until=0.1)
+    state = state_of(made, generic)
+
+    gradient, figures = made.meta_gradient(state, episode, progress=0.2)
+
+    def objective(state: Params) -> float:
+        weights = multi_step_weights(0.2, LOOP.steps, 0.5)
+        path = made.adapt(state, episode.support)
+        losses = [model.loss(phi, episode.query).mean() for phi in path]
+        return sum(w * loss.item() for w, loss in zip(weights, losses, strict=True))
+
+    assert figures["loss"] == pytest.approx(objective(state), rel=1e-10)
+    check_gradient(objective, state, gradient, coordinates=0)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.03, 0.0999, 0.1, 1.0])
+def test_multi_step_weights_sum_to_one_and_move_to_the_last(progress) -> None:
+    weights = multi_step_weights(progress, steps=5, until=0.1)
+
+    assert sum(weights) == pytest.approx(1.0, abs=1e-15)
+    assert weights[0] == 0.0
+    assert len(set(weights[1:-1])) == 1 and weights[-1] > weights[1] - 1e-15
+    assert (weights[1] == 0.0) == (progress >= 0.1)
+
+
+@pytest.mark.parametrize("full", [0, 3, 8])
+def test_curvature_is_a_product_with_a_factor_of_each_axis(full) -> None:
+    """M_out^T G M_in, the factors of long axes diagonal; rows of N classes are left alone."""
+    generator = torch.Generator().manual_seed(0)
+    curvature = Kronecker(full)
+    shapes = {"adapter.a": (3, 5), "head.weight": (5,), "head.bias": ()}
+    meta = {
+        name: torch.randn(2, *value.shape, generator=generator)
+        for name, value in curvature.init(shapes).items()
+    }
+    gradient = {
+        "adapter.a": torch.randn(2, 3, 5, generator=generator),
+        "head.weight": torch.randn(2, 4, 5, generator=generator),
+        "head.bias": torch.randn(2, 4, generator=generator),
+    }
+
+    mapped = curvature(meta, gradient)
+
+    for task in range(2):
+
+        def factor(name: str, task: int = task) -> Tensor:
+            found = meta[f"metric.{name}"][task]
+            return found if found.dim() == 2 else found.diag()
+
+        left, right = factor("adapter.a.axis0"), factor("adapter.a.axis1")
+        assert torch.allclose(
+            mapped["adapter.a"][task], left.T @ gradient["adapter.a"][task] @ right, atol=1e-5
+        )
+        rows = gradient["head.weight"][task] @ factor("head.weight.axis0")
+        assert torch.allclose(mapped["head.weight"][task], rows, atol=1e-5)
+        assert torch.equal(mapped["head.bias"][task], gradient["head.bias"][task])

@@ -18,6 +18,9 @@ from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
 from meta_models.params import Params, norm, part, stack
 from metalearn.algorithms.maml import MAML
+from metalearn.algorithms.maml_plus_plus import maml_plus_plus
+from metalearn.algorithms.meta_curvature import meta_curvature
+from metalearn.algorithms.meta_sgd import meta_sgd
 from metalearn.algorithms.protonet import ProtoNet
 from metalearn.algorithms.reptile import Reptile
 from metalearn.baselines.finetune import FineTuning
@@ -103,10 +106,11 @@ TABLE = {
         lambda m, loop, t: MAML(m, replace(adam(loop), gradient="adjoint"), tasks_per_pass=t),
         gradient="exact",
     ),
-    "meta-sgd": Row(
-        lambda m, loop, t: MAML(m, replace(loop, learned=LearnedRates()), tasks_per_pass=t),
-        gradient="exact",
+    "meta-sgd": Row(lambda m, loop, t: meta_sgd(m, loop, tasks_per_pass=t), gradient="exact"),
+    "meta-curvature": Row(
+        lambda m, loop, t: meta_curvature(m, loop, full=8, tasks_per_pass=t), gradient="exact"
     ),
+    "maml++": Row(lambda m, loop, t: maml_plus_plus(m, loop, tasks_per_pass=t), gradient="exact"),
     "step-rates-adjoint": Row(
         lambda m, loop, t: MAML(
             m,
@@ -194,7 +198,9 @@ def model_of(learner: Learner) -> Model:
 
 def model_state(state: Params) -> Params:
     """The meta-parameters that a model knows, without those that only the learner has."""
-    return {n: value for n, value in state.items() if part(n) not in ("classifier", "rate")}
+    return {
+        n: value for n, value in state.items() if part(n) not in ("classifier", "rate", "metric")
+    }
 
 
 @pytest.fixture(scope="session")
