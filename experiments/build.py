@@ -27,6 +27,8 @@ from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
+from metalearn.algorithms.evolution import EvolutionStrategies
+from metalearn.algorithms.imaml import IMAML
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.maml_plus_plus import maml_plus_plus
 from metalearn.algorithms.meta_curvature import meta_curvature
@@ -312,6 +314,20 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
     ),
     "maml++": lambda w: maml_plus_plus(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
     "meta-curvature": lambda w: meta_curvature(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
+    "imaml": lambda w: IMAML(
+        w.model,
+        w.loop(order=2),
+        strength=w.experiment.inner.proximal,
+        solver_steps=w.experiment.inner.solver_steps,
+        tasks_per_pass=_passes(w),
+    ),
+    "evolution": lambda w: EvolutionStrategies(
+        w.model,
+        w.loop(),
+        pairs=w.experiment.evolution.pairs,
+        deviation=w.experiment.evolution.deviation,
+        tasks_per_pass=_passes(w),
+    ),
     "reptile": lambda w: Reptile(w.model, w.loop(), tasks_per_pass=_passes(w)),
 }
 

@@ -30,6 +30,8 @@ LEARNERS = {
     "meta-sgd": "MAML with a learned rate for each element or tensor",
     "maml++": "MAML with a multi-step loss, learned rates a tensor and step, and annealed order",
     "meta-curvature": "MAML with a learned Kronecker-factored preconditioner",
+    "imaml": "implicit MAML: the meta-gradient from the optimum of a proximal inner problem",
+    "evolution": "evolution strategies on the meta-parameters, the zero-order reference",
     "reptile": "Reptile: the adapter moves towards what each task adapts to",
 }
 

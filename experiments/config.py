@@ -126,6 +126,10 @@ class InnerSettings(Settings):
     gradient: Literal["unrolled", "adjoint"] = "unrolled"
     """Second order by the graph of all steps, or step by step in constant memory; the same to
     rounding."""
+    proximal: float = Field(default=1.0, gt=0)
+    """Weight of the proximal term of imaml."""
+    solver_steps: int = Field(default=5, ge=1)
+    """Steps of conjugate gradients of imaml."""
     tasks_per_pass: int = Field(default=4, ge=1)
     """Tasks that go through one batched pass and whose graph is held at once; 1: one at a time."""
 
@@ -179,6 +183,15 @@ class BaselineSettings(Settings):
     """C of logistic regression, the inverse of its regularization."""
 
 
+class EvolutionSettings(Settings):
+    """Evolution strategies."""
+
+    pairs: int = Field(default=8, ge=1)
+    """Antithetic pairs a meta-step."""
+    deviation: float = Field(default=0.02, gt=0)
+    """Standard deviation of the noise on the meta-parameters."""
+
+
 class TrackingSettings(Settings):
     """Weights & Biases."""
 
@@ -216,6 +229,7 @@ class Experiment(Settings):
     inner: InnerSettings = InnerSettings()
     outer: OuterSettings = OuterSettings()
     baselines: BaselineSettings = BaselineSettings()
+    evolution: EvolutionSettings = EvolutionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from meta_models.model import Model
 from meta_models.params import Params
+from metalearn.algorithms.evolution import EvolutionStrategies
+from metalearn.algorithms.imaml import IMAML
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.reptile import Reptile
 from metalearn.baselines.finetune import FineTuning
@@ -164,3 +166,43 @@ def test_every_task_descends_from_values_of_its_own() -> None:
 
     assert_equal(path[0]["body.phi"], start)
     assert_equal(path[-1]["body.phi"], descended(EPISODE.support, start, 2))
+
+
+# --- implicit gradients and evolution strategies --------------------------------------------------
+
+
+def test_imaml_is_ridge_regression() -> None:
+    """phi* = (H + l I)^-1 (A^T y + l theta), and its derivative l (H + l I)^-1."""
+    strength = 2.0
+    loop = InnerLoop(steps=2000, rates={"body": 0.02})
+    learner = IMAML(Quadratic(), loop, strength=strength, solver_steps=SIZE, tasks_per_pass=TASKS)
+    theta = theta_of(learner)
+    support, query = EPISODE.support, EPISODE.query
+    assert support.inputs is not None and support.values is not None
+    transposed = support.inputs.transpose(1, 2)
+    pulled = transposed @ support.inputs + strength * torch.eye(SIZE, dtype=torch.float64)
+    right = (transposed @ support.values)[..., 0] + strength * theta
+
+    adapted = learner.adapt({"body.phi": theta}, support)[-1]["body.phi"]
+    gradient, figures = learner.meta_gradient({"body.phi": theta}, EPISODE)
+
+    best = torch.linalg.solve(pulled, right)
+    assert_equal(adapted, best)
+    expected = strength * torch.linalg.solve(pulled, slope(query, best))
+    assert_equal(gradient["body.phi"], expected.mean(0))
+    loss = Quadratic().loss({"body.phi": best}, query).mean().item()
+    assert figures["loss"] == pytest.approx(loss, rel=1e-10)
+
+
+def test_evolution_strategies_see_the_slope_along_each_direction() -> None:
+    """On a quadratic the antithetic difference is exact: 1/n sum_i (grad F . e_i) e_i."""
+    learner = EvolutionStrategies(Quadratic(), LOOP[2], pairs=3, deviation=0.5)
+    theta = theta_of(learner)
+    exact, _ = MAML(Quadratic(), LOOP[2]).meta_gradient({"body.phi": theta}, EPISODE)
+
+    gradient, _ = learner.meta_gradient({"body.phi": theta}, EPISODE)
+
+    noise = [e["body.phi"] for e in learner.noise({"body.phi": theta}, EPISODE)]
+    expected = torch.stack([(exact["body.phi"] @ e) * e for e in noise]).mean(0)
+    assert_equal(gradient["body.phi"], expected)
+    assert not torch.equal(noise[0], noise[1])

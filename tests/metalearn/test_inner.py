@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from meta_models.params import Params, leaves, stack
+from metalearn.algorithms.imaml import IMAML
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.maml_plus_plus import maml_plus_plus, multi_step_weights
 from metalearn.algorithms.meta_curvature import Kronecker
@@ -252,3 +253,19 @@ def test_curvature_is_a_product_with_a_factor_of_each_axis(full) -> None:
         rows = gradient["head.weight"][task] @ factor("head.weight.axis0")
         assert torch.allclose(mapped["head.weight"][task], rows, atol=1e-5)
         assert torch.equal(mapped["head.bias"][task], gradient["head.bias"][task])
+
+
+@pytest.mark.parametrize("parts", [("adapter", "head"), ("head",)])
+def test_implicit_gradients_are_finite_differences_at_the_optimum(
+    parts, language_model, make_episode, generic, check_gradient, query_loss
+) -> None:
+    """For every meta-parameter, adapted or not, where the inner problem is solved."""
+    model, episode = language_model(head="slots"), make_episode()
+    loop = InnerLoop(steps=40, rates=dict.fromkeys(parts, 0.1))
+    made = IMAML(model, loop, strength=5.0, solver_steps=40)
+    state = generic(made.init(torch.Generator().manual_seed(0)), deviation=0.1)
+    state["scale"] = state["scale"] / 10  # a flat support loss: 40 steps end at the optimum
+
+    gradient, _ = made.meta_gradient(state, episode)
+
+    check_gradient(lambda s: query_loss(made, s, episode), state, gradient, coordinates=0)

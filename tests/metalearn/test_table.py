@@ -17,6 +17,8 @@ from meta_models.features import FeatureStore
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
 from meta_models.params import Params, norm, part, stack
+from metalearn.algorithms.evolution import EvolutionStrategies
+from metalearn.algorithms.imaml import IMAML
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.maml_plus_plus import maml_plus_plus
 from metalearn.algorithms.meta_curvature import meta_curvature
@@ -119,6 +121,13 @@ TABLE = {
         ),
         gradient="exact",
     ),
+    "imaml": Row(
+        lambda m, loop, t: IMAML(m, loop, solver_steps=2, tasks_per_pass=t), gradient="own"
+    ),
+    "evolution": Row(
+        lambda m, loop, t: EvolutionStrategies(m, loop, pairs=2, tasks_per_pass=t),
+        gradient="own",
+    ),
     "reptile": Row(lambda m, loop, t: Reptile(m, loop, tasks_per_pass=t), gradient="own"),
     "protonet": Row(
         lambda m, _, t: ProtoNet(FeatureStore(m), tasks_per_pass=t),
@@ -192,7 +201,7 @@ def initial(learner: Learner, seed: int = 0) -> Params:
 
 
 def model_of(learner: Learner) -> Model:
-    assert isinstance(learner, (MAML, Reptile, FineTuning, MultiTask))
+    assert isinstance(learner, (MAML, IMAML, EvolutionStrategies, Reptile, FineTuning, MultiTask))
     return learner.model
 
 
