@@ -97,15 +97,16 @@ def adapt(
     before, after = (_fit(adapter, path[step], batch) for step in (0, -1))
     if not after["loss"] < float("inf"):
         raise UserError(f"{name} diverged (loss {after['loss']}); give fewer --steps")
-    model = workshop.language_model
+    model, values = workshop.language_model, _values(path[-1])
     record = _record(trained, cell, workshop, model) | {
+        "context": len(values.get("context.vectors", ())),
         "steps": len(path) - 1,
         "labels": sorted(count),
         "examples": dict(sorted(count.items())),
         "support": {"before": before, "after": after},
         "text_b": pair,
     }
-    _write(output.resolve(), model.adapter, _values(path[-1]), record)
+    _write(output.resolve(), model.adapter, values, record)
     _show(run, output, record)
     return output
 
@@ -201,6 +202,8 @@ def _write(output: Path, adapter: Adapter, values: Params, record: dict[str, Any
         adapter.export(inner, temporary)
         head = {name: values[name].contiguous().clone() for name in ("head.weight", "head.bias")}
         head["scale"] = values["scale"].exp()
+        if "context.vectors" in values:
+            head["context"] = adapter.neutral + values["context.vectors"]
         safetensors.torch.save_file(head, temporary / HEAD)
         (temporary / "README.md").write_text(_card(record), encoding="utf-8")
         write_json(temporary / RECORD, record)
@@ -214,6 +217,12 @@ def _card(record: dict[str, Any]) -> str:
     classes = "\n".join(f"- {name} ({count})" for name, count in record["examples"].items())
     backbone = record["backbone"]
     unit = ", scaled to unit length" if backbone["normalize"] else ""
+    prompt = (
+        f"\nBefore the input embeddings of a text come the {record['context']} rows of `context` in "
+        f"`{HEAD}`,\nleft out again before the pooling."
+        if record["context"]
+        else ""
+    )
     return f"""---
 library_name: peft
 tags: [{record["adapter"]["method"]}, text-classification, few-shot]
@@ -227,7 +236,7 @@ adapted by {record["learner"]} in {record["steps"]} steps to these classes (numb
 `transformers.AutoModel`, the adapter with `peft.PeftModel.from_pretrained(model, FOLDER)`; features
 are the last hidden states, pooled by "{backbone["pooling"]}" over real tokens{unit}, and
 `logits = scale * (features @ head.weight.T + head.bias)` with the tensors of `{HEAD}`.
-The order of the classes is that of `labels` in `{RECORD}`.
+The order of the classes is that of `labels` in `{RECORD}`.{prompt}
 """
 
 
@@ -277,14 +286,18 @@ class Classifier:
             adapter = AdapterSettings.model_validate(record["adapter"])
             head = safetensors.torch.load_file(folder / HEAD)
             scale = head.pop("scale").log()
+            context = head.pop("context", None)
         except (KeyError, TypeError, ValidationError, OSError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{folder} is damaged ({reason}); write it again with adapt") from None
         if len(self.labels) != len(head["head.weight"]):
             raise UserError(f"{folder}: {RECORD} and {HEAD} differ in classes; adapt again")
-        self.model = build_model(backbone, adapter, HeadSettings())
+        size = 0 if context is None else len(context)
+        self.model = build_model(backbone, adapter, HeadSettings(), size)
         values = self.model.adapter.read(folder)
         values = {f"adapter.{name}": value for name, value in values.items()}
+        if context is not None:
+            values["context.vectors"] = context - self.model.adapter.neutral
         self._values = stack(values | head | {"scale": scale}, 1)
         self._collator = Collator(
             self.model.adapter.backbone.tokenizer, max_length=backbone.max_length

@@ -27,12 +27,14 @@ from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
+from metalearn.algorithms.cavia import cavia
 from metalearn.algorithms.evolution import EvolutionStrategies
 from metalearn.algorithms.imaml import IMAML
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.maml_plus_plus import maml_plus_plus
 from metalearn.algorithms.meta_curvature import meta_curvature
 from metalearn.algorithms.meta_sgd import meta_sgd
+from metalearn.algorithms.proto_maml import proto_maml
 from metalearn.algorithms.protonet import ProtoNet
 from metalearn.algorithms.reptile import Reptile
 from metalearn.baselines.finetune import FineTuning
@@ -96,15 +98,16 @@ def build_family(settings: FamilySettings) -> TaskFamily:
 
 
 def build_model(
-    backbone: BackboneSettings, adapter: AdapterSettings, head: HeadSettings
+    backbone: BackboneSettings, adapter: AdapterSettings, head: HeadSettings, context: int = 0
 ) -> AdaptedModel:
-    """A language model with its adapter and head."""
+    """A language model with its adapter and head, and perhaps a context."""
     frozen = load_backbone(backbone.name, attention=backbone.attention)
     return AdaptedModel(
         Adapter(frozen, adapter.method, adapter.options, adapter.layers),
         Head(head.kind, frozen.width, head.scale),
         pooling=backbone.pooling,
         unit=backbone.normalize,
+        context=context,
     )
 
 
@@ -144,6 +147,20 @@ class Workshop:
         return self._language_model(self.experiment.adapter)
 
     @property
+    def context_model(self) -> Model:
+        """The model with a context beside its input."""
+        size = self.experiment.inner.context
+        if self.experiment.backbone.name == "mlp":
+            return self._share(lambda: MLP(context=size), "mlp with a context", str(size))
+        return self._language_model(self.experiment.adapter, context=size)
+
+    @property
+    def prototype_model(self) -> AdaptedModel:
+        """The model with a head that starts from prototypes."""
+        head = self.experiment.head.model_copy(update={"kind": "prototype"})
+        return self._language_model(self.experiment.adapter, head)
+
+    @property
     def language_model(self) -> AdaptedModel:
         """The model, where a learner needs features of text."""
         if not isinstance(self.model, AdaptedModel):
@@ -170,12 +187,15 @@ class Workshop:
             lambda: Collator(tokenizer, max_length=length), "collator", name, str(length)
         )
 
-    def _language_model(self, adapter: AdapterSettings) -> AdaptedModel:
-        backbone, head = self.experiment.backbone, self.experiment.head
+    def _language_model(
+        self, adapter: AdapterSettings, head: HeadSettings | None = None, context: int = 0
+    ) -> AdaptedModel:
+        backbone, head = self.experiment.backbone, head or self.experiment.head
         if backbone.name == "mlp":
             raise UserError("the mlp has no text features; choose a language model as backbone")
         return self._share(
-            lambda: build_model(backbone, adapter, head), "model", backbone, adapter, head
+            lambda: build_model(backbone, adapter, head, context),
+            *("model", backbone, adapter, head, str(context)),
         )
 
     def stream(self, split: SplitName, shots: int | None, seed: int) -> TaskStream:
@@ -199,7 +219,8 @@ class Workshop:
 
     def episode(self, stream: TaskStream, indices: Sequence[int]) -> Episode:
         """Some tasks of a stream as tensors."""
-        return self.collator.collate(stream.tasks(indices), indices)
+        drawn = stream.episode(indices)
+        return drawn or self.collator.collate(stream.tasks(indices), indices)
 
     def training_episodes(self, shots: int, seed: int) -> Callable[[int], Episode]:
         """The T tasks of meta-step k: numbers k T .. (k + 1) T of the training stream.
@@ -234,7 +255,7 @@ class Workshop:
         """The inner loop.
 
         Args:
-            parts: "adapter" and "head", or one of them; None: those of `inner.parts`.
+            parts: "adapter", "head" or "context", or several; None: those of `inner.parts`.
             order: Order of the meta-gradient that will be taken through it.
 
         Raises:
@@ -243,13 +264,18 @@ class Workshop:
         inner, backbone = self.experiment.inner, self.experiment.backbone
         parts = parts or inner.parts
         fused = backbone.attention != "eager" and backbone.name != "mlp"
-        if order == 2 and fused and "adapter" in parts:
+        if order == 2 and fused and {"adapter", "context"} & set(parts):
             raise ModelError(
                 f"attention {backbone.attention!r} has no second derivative; "
                 "use --backbone.attention eager, or --inner.order 1"
             )
         head = inner.rate if inner.head_rate is None else inner.head_rate
-        rates = {"adapter": (self.model.encoder, inner.rate), "head": ("head", head)}
+        body = "body" if backbone.name == "mlp" else "adapter"
+        rates = {
+            "adapter": (body, inner.rate),
+            "head": ("head", head),
+            "context": ("context", inner.rate),
+        }
         optimizers = {"sgd": SGD(), "momentum": Momentum(inner.momentum), "adam": Adam()}
         return InnerLoop(
             steps=inner.steps,
@@ -314,6 +340,20 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
     ),
     "maml++": lambda w: maml_plus_plus(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
     "meta-curvature": lambda w: meta_curvature(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
+    "proto-maml": lambda w: proto_maml(
+        w.prototype_model,
+        w.loop(order=w.experiment.inner.order),
+        order=w.experiment.inner.order,
+        first_order_until=w.experiment.inner.first_order_until,
+        tasks_per_pass=_passes(w),
+    ),
+    "cavia": lambda w: cavia(
+        w.context_model,
+        w.loop(("context",), w.experiment.inner.order),
+        order=w.experiment.inner.order,
+        clamp=w.experiment.inner.clamp,
+        tasks_per_pass=_passes(w),
+    ),
     "imaml": lambda w: IMAML(
         w.model,
         w.loop(order=2),
@@ -329,6 +369,9 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
         tasks_per_pass=_passes(w),
     ),
     "reptile": lambda w: Reptile(w.model, w.loop(), tasks_per_pass=_passes(w)),
+    "reptile-serial": lambda w: Reptile(
+        w.model, w.loop(), epsilon=w.experiment.inner.epsilon, tasks_per_pass=_passes(w)
+    ),
 }
 
 

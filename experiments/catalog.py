@@ -30,9 +30,12 @@ LEARNERS = {
     "meta-sgd": "MAML with a learned rate for each element or tensor",
     "maml++": "MAML with a multi-step loss, learned rates a tensor and step, and annealed order",
     "meta-curvature": "MAML with a learned Kronecker-factored preconditioner",
+    "proto-maml": "MAML whose head starts from the prototypes of the task",
+    "cavia": "MAML in which only a context adapts: inputs of an mlp, or a soft prompt",
     "imaml": "implicit MAML: the meta-gradient from the optimum of a proximal inner problem",
     "evolution": "evolution strategies on the meta-parameters, the zero-order reference",
     "reptile": "Reptile: the adapter moves towards what each task adapts to",
+    "reptile-serial": "Reptile from task to task, each from where the one before has left it",
 }
 
 FAMILIES = {

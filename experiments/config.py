@@ -130,6 +130,13 @@ class InnerSettings(Settings):
     """Weight of the proximal term of imaml."""
     solver_steps: int = Field(default=5, ge=1)
     """Steps of conjugate gradients of imaml."""
+    context: int = Field(default=4, ge=1)
+    """Context parameters of cavia: inputs of an mlp, soft-prompt vectors of a language model; their
+    inner rate is `rate`."""
+    clamp: float = Field(default=0.0, ge=0)
+    """Largest entry of the meta-gradient of a single task in cavia; 0: no limit."""
+    epsilon: float = Field(default=0.1, gt=0, le=1)
+    """Fraction of the way that reptile-serial goes after each task."""
     tasks_per_pass: int = Field(default=4, ge=1)
     """Tasks that go through one batched pass and whose graph is held at once; 1: one at a time."""
 

@@ -11,6 +11,7 @@ import logging
 import re
 import warnings
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,12 @@ class Adapter:
         return values
 
     def hidden(
-        self, values: Mapping[str, Tensor], ids: Tensor, mask: Tensor, segments: Tensor | None
+        self,
+        values: Mapping[str, Tensor],
+        ids: Tensor,
+        mask: Tensor,
+        segments: Tensor | None,
+        context: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states of one task under its adapter values.
 
@@ -104,11 +110,21 @@ class Adapter:
             ids: `[B, L]` token ids.
             mask: `[B, L]` bool, real tokens first.
             segments: `[B, L]` token types, or None.
+            context: `[n, D]` offsets from `neutral`, of vectors that come before every text; None:
+                no such vectors.
 
         Returns:
-            `[B, L, D]`.
+            `[B, L, D]`, of the tokens alone.
         """
+        length = ids.shape[-1]
         inputs: dict[str, Any] = {"input_ids": ids}
+        if context is not None:
+            vectors = (self.neutral + context).expand(len(ids), -1, -1)
+            tokens = torch.nn.functional.embedding(ids, self._embeddings)
+            inputs = {"inputs_embeds": torch.cat([vectors, tokens], dim=1)}
+            mask = torch.cat([mask.new_ones(vectors.shape[:2]), mask], dim=1)
+            if segments is not None:
+                segments = torch.cat([segments.new_zeros(vectors.shape[:2]), segments], dim=1)
         if segments is not None:
             inputs["token_type_ids"] = segments
         if self.prompt:
@@ -117,11 +133,21 @@ class Adapter:
         else:
             inputs["attention_mask"] = self._additive_mask(mask)
             if self.backbone.causal:
-                inputs["position_ids"] = torch.arange(ids.shape[-1], device=ids.device)[None]
+                inputs["position_ids"] = torch.arange(mask.shape[-1], device=ids.device)[None]
         if self.backbone.causal and not self.prompt:
             inputs["use_cache"] = False
         states = functional_call(self.model, dict(values), (), inputs).last_hidden_state
-        return states[:, -ids.shape[-1] :]  # prompt tuning puts its virtual tokens in front
+        return states[:, -length:]  # virtual tokens come in front
+
+    @cached_property
+    def neutral(self) -> Tensor:
+        """`[D]` the mean input embedding, as long as an embedding is on average."""
+        mean = self._embeddings.mean(0)
+        return mean * (self._embeddings.norm(dim=-1).mean() / mean.norm())
+
+    @property
+    def _embeddings(self) -> Tensor:
+        return self.backbone.model.get_input_embeddings().weight.detach()  # pyright: ignore
 
     def _additive_mask(self, mask: Tensor) -> Tensor:
         """`[B, 1, L, L]` zero where a token may look, the least finite number elsewhere."""

@@ -21,7 +21,7 @@ def shared_features(model: Model, meta: Params, batch: Batch) -> Tensor:
         batch: Class batch of T tasks.
     """
     rows = _one_task(batch)
-    found = model.features(stack(pick(meta, (model.encoder,)), 1), rows)
+    found = model.features(stack(pick(meta, model.encoder), 1), rows)
     return found.view(*batch.ids.shape, -1)
 
 
@@ -64,7 +64,7 @@ class FeatureStore:
             meta: Parameters without a task axis.
             batch: Class batch.
         """
-        self._forget_others(pick(meta, (self.model.encoder,)))
+        self._forget_others(pick(meta, self.model.encoder))
         places = [
             (task, row, (batch.source[task], record))
             for task, records in enumerate(batch.ids.tolist())

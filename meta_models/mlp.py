@@ -16,19 +16,24 @@ from tasks.episode import Batch
 class MLP(Model):
     """f(x) = W_n relu(... relu(W_1 x + b_1) ...) + b_n, its loss the mean squared error.
 
+    With a context phi `[n]`, x is followed by phi; phi is no meta-parameter: it is zero at the
+    start of every task (Zintgraf et al. 2019, section 3.2).
+
     Args:
         sizes: Units of every layer, input and output included.
+        context: n, context parameters that tasks adapt; 0: none.
 
     Example:
         >>> sorted(MLP((1, 40, 40, 1)).init(torch.Generator()))[:2]
         ['body.bias0', 'body.bias1']
     """
 
-    encoder = "body"
     batched = True
 
-    def __init__(self, sizes: tuple[int, ...] = (1, 40, 40, 1)) -> None:
-        self.sizes = sizes
+    def __init__(self, sizes: tuple[int, ...] = (1, 40, 40, 1), *, context: int = 0) -> None:
+        self.encoder = ("body", "context") if context else ("body",)
+        self.sizes = (sizes[0] + context, *sizes[1:])
+        self.context = context
 
     def init(self, generator: torch.Generator) -> Params:
         values: Params = {}
@@ -43,12 +48,19 @@ class MLP(Model):
         return values
 
     def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
-        return pick(meta, ("body", "head"))
+        start = pick(meta, (*self.encoder, "head"))
+        if self.context and "context.vector" not in start:
+            like = next(iter(start.values()))
+            start["context.vector"] = like.new_zeros(support.tasks, self.context)
+        return start
 
     def features(self, values: Params, batch: Batch) -> Tensor:
         if batch.inputs is None:
             raise ModelError("an MLP needs numeric inputs; these tasks have text")
         hidden = batch.inputs.to(values["body.weight0"].dtype)
+        if self.context:
+            context = values["context.vector"].unsqueeze(1)
+            hidden = torch.cat([hidden, context.expand(-1, hidden.shape[1], -1)], dim=-1)
         for layer in range(len(self.sizes) - 2):
             hidden = torch.relu(_affine(values, "body", layer, hidden))
         return hidden
@@ -61,4 +73,4 @@ class MLP(Model):
 
 def _affine(values: Params, part: str, layer: int, inputs: Tensor) -> Tensor:
     weight, bias = values[f"{part}.weight{layer}"], values[f"{part}.bias{layer}"]
-    return torch.einsum("tbi,toi->tbo", inputs, weight) + bias.unsqueeze(1)
+    return torch.baddbmm(bias.unsqueeze(1), inputs, weight.mT)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -30,11 +29,12 @@ class Model(ABC):
     """What an algorithm may ask of a model.
 
     Attributes:
-        encoder: Part of the parameters that features depend on ("adapter" or "body").
+        encoder: Parts of the values that features depend on: "adapter" or "body", and "context"
+            where the model takes one.
         batched: Whether several tasks can go through one forward pass.
     """
 
-    encoder: str
+    encoder: tuple[str, ...]
     batched: bool
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Model(ABC):
         Args:
             state: Meta-parameters, without a task axis.
         """
-        return {n: tuple(v.shape) for n, v in state.items() if part(n) in (self.encoder, "head")}
+        return {n: tuple(v.shape) for n, v in state.items() if part(n) in (*self.encoder, "head")}
 
     @abstractmethod
     def features(self, values: Params, batch: Batch) -> Tensor:
@@ -96,7 +96,9 @@ class AdaptedModel(Model):
     """A frozen backbone with an adapter and a linear head.
 
     features(theta, x) = pool(hidden(theta_adapter, x)), scaled to unit length if `unit`;
-    logits = scale * (features W^T + b).
+    logits = scale * (features W^T + b).  With a context phi `[n, D]` (a soft prompt), the vectors
+    e + phi_1, ..., e + phi_n come before the embeddings of x, with e a neutral one; phi is no
+    meta-parameter: it is zero at the start of every task.
 
     Args:
         adapter: The installed adapter with its backbone.
@@ -104,13 +106,20 @@ class AdaptedModel(Model):
         pooling: "mean" over real tokens, "first" or "last" real token; None: mean for encoders,
             last for decoders.
         unit: Scale features to unit length.
+        context: n, vectors of a context that tasks adapt; 0: none.
     """
 
-    encoder = "adapter"
-
     def __init__(
-        self, adapter: Adapter, head: Head, *, pooling: str | None = None, unit: bool = True
+        self,
+        adapter: Adapter,
+        head: Head,
+        *,
+        pooling: str | None = None,
+        unit: bool = True,
+        context: int = 0,
     ) -> None:
+        self.encoder = ("adapter", "context") if context else ("adapter",)
+        self.context = context
         self.adapter = adapter
         self.head = head
         self.pooling = pooling or ("last" if adapter.backbone.causal else "mean")
@@ -128,6 +137,9 @@ class AdaptedModel(Model):
     def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
         centers = None
         classes = support.class_mask.shape[1]
+        if self.context:
+            shape = (support.tasks, self.context, self.head.width)
+            meta = {"context.vectors": meta["scale"].new_zeros(shape)} | meta
         if self.head.kind == "prototype":
             if features is None:
                 features = self.features(meta, support)
@@ -135,8 +147,8 @@ class AdaptedModel(Model):
         elif self.head.kind == "label":
             if support.names is None:
                 raise ModelError("a label head needs label names; these tasks have none")
-            centers = self._pooled(_adapter_values(meta), support.names)
-        return pick(meta, ("adapter", "scale")) | self.head.start(meta, centers, classes)
+            centers = self._pooled(meta, support.names)
+        return pick(meta, (*self.encoder, "scale")) | self.head.start(meta, centers, classes)
 
     def shapes(self, state: Params) -> dict[str, tuple[int, ...]]:
         # The head is made for each task: its classes are no axis that tasks share.
@@ -146,9 +158,9 @@ class AdaptedModel(Model):
         if batch.tokens is None:
             raise ModelError("a language model needs text; these tasks have numbers")
         if batch.kind == "token":
-            states = self._hidden(_adapter_values(values), _filled(batch.tokens)).flatten(1, 2)
-            return normalize(states, dim=-1) if self.unit else states
-        return self._pooled(_adapter_values(values), batch.tokens)
+            states = self._hidden(values, _filled(batch.tokens)).flatten(1, 2)
+            return _unit(states) if self.unit else states
+        return self._pooled(values, batch.tokens)
 
     def logits(self, values: Params, batch: Batch, features: Tensor | None = None) -> Tensor:
         if features is None:
@@ -168,7 +180,7 @@ class AdaptedModel(Model):
         back = order.argsort(dim=1).unsqueeze(-1)
         grouped = torch.cat(parts, dim=1)
         features = grouped.gather(1, back.expand_as(grouped))
-        return normalize(features, dim=-1) if self.unit else features
+        return _unit(features) if self.unit else features
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         if self.pooling == "mean":
@@ -181,12 +193,16 @@ class AdaptedModel(Model):
 
     def _hidden(self, values: Params, tokens: Tokens) -> Tensor:
         """`[T, B, L, D]`: the tasks of a batch by vmap, a single task without it."""
-        inputs = (tokens.ids, tokens.mask, tokens.segments)
+        adapter = {n.split(".", 1)[1]: v for n, v in values.items() if part(n) == "adapter"}
+        context = values["context.vectors"] if self.context else None
+        segments = tokens.segments
         if tokens.ids.shape[0] == 1:
-            one = {name: value[0] for name, value in values.items()}
-            ids, mask, segments = inputs
             states = self.adapter.hidden(
-                one, ids[0], mask[0], None if segments is None else segments[0]
+                {name: value[0] for name, value in adapter.items()},
+                tokens.ids[0],
+                tokens.mask[0],
+                None if segments is None else segments[0],
+                None if context is None else context[0],
             )
             return states.unsqueeze(0)
         if not self.batched:
@@ -194,12 +210,19 @@ class AdaptedModel(Model):
                 f"adapter {self.adapter.method!r} runs one task at a time; "
                 "set inner.tasks_per_pass to 1"
             )
-        dims = (0, 0, 0, None if tokens.segments is None else 0)
-        return torch.vmap(self.adapter.hidden, in_dims=dims)(values, *inputs)
+        inputs = (adapter, tokens.ids, tokens.mask, segments, context)
+        dims = tuple(None if x is None else 0 for x in inputs)
+        return torch.vmap(self.adapter.hidden, in_dims=dims)(*inputs)
 
 
-def _adapter_values(values: Mapping[str, Tensor]) -> Params:
-    return {n.split(".", 1)[1]: v for n, v in values.items() if part(n) == "adapter"}
+def _unit(features: Tensor) -> Tensor:
+    """Features of length one; one that is exactly zero stays zero, and has no derivative.
+
+    A padded example of a decoder is: its padding token is embedded as zero.  The second derivative
+    of a length at zero would be NaN.
+    """
+    nothing = (features == 0).all(-1, keepdim=True)
+    return normalize(features.where(~nothing, 1.0), dim=-1).where(~nothing, 0.0)
 
 
 def _filled(tokens: Tokens) -> Tokens:

@@ -46,9 +46,11 @@ def language_model() -> Callable[..., AdaptedModel]:
         method: str = "lora",
         head: HeadKind = "prototype",
         dtype: torch.dtype = torch.float64,
+        context: int = 0,
     ) -> AdaptedModel:
         frozen = load_backbone(backbone, dtype=dtype)
-        return AdaptedModel(Adapter(frozen, method, OPTIONS[method]), Head(head, frozen.width))
+        adapter = Adapter(frozen, method, OPTIONS[method])
+        return AdaptedModel(adapter, Head(head, frozen.width), context=context)
 
     return make
 

@@ -53,6 +53,7 @@ class MAML(Learner):
         first_order_until: Fraction of the meta-training that is done in first order, at order 2.
         query_weights: Weights `[S + 1]` of the query losses after 0, ..., S steps, by the progress
             of the meta-training; None: the loss after the last step alone.
+        clamp: Largest entry of the meta-gradient of a single task; 0: no limit.
         tasks_per_pass: Tasks whose inner graph is held at once; 1 runs them without vmap.
 
     Example:
@@ -70,6 +71,7 @@ class MAML(Learner):
         order: Literal[1, 2] = 2,
         first_order_until: float = 0.0,
         query_weights: Callable[[float], Sequence[float]] | None = None,
+        clamp: float = 0.0,
         tasks_per_pass: int = 4,
     ) -> None:
         self.model = model
@@ -77,9 +79,10 @@ class MAML(Learner):
         self.order = order
         self.first_order_until = first_order_until
         self.query_weights = query_weights
+        self.clamp = clamp
         self.tasks_per_pass = tasks_per_pass if model.batched else 1
         # Where only the head adapts, the features of a record are the same in every task and step.
-        self._store = None if model.encoder in loop.rates else FeatureStore(model)
+        self._store = None if loop.encodes(model) else FeatureStore(model)
 
     def init(self, generator: torch.Generator) -> Params:
         state = self.model.init(generator)
@@ -113,7 +116,13 @@ class MAML(Learner):
                 if weight
             ]
             loss = torch.stack(losses).sum() / episode.tasks
-            total = add(total, gradients(loss, theta))
+            if self.clamp:
+                limit = self.clamp / episode.tasks
+                slope = gradients(loss, meta)  # [T, ...]: of each task by itself
+                gradient = {n: g.clamp(-limit, limit).sum(0) for n, g in slope.items()}
+            else:
+                gradient = gradients(loss, theta)
+            total = add(total, gradient)
             metrics.append((part.tasks, {"loss": loss.item() * episode.tasks / part.tasks}))
         return total, mean_metrics(metrics)
 
@@ -152,7 +161,7 @@ def _last(steps: int) -> list[float]:
 
 def _kept(model: Model, store: FeatureStore | None, values: Params, batch: Batch) -> Tensor | None:
     """Features from the store, where there is one and all tasks share the encoder's values."""
-    encoder = pick(values, (model.encoder,))
+    encoder = pick(values, model.encoder)
     if store is None or batch.kind != "class" or any(v.stride(0) for v in encoder.values()):
         return None
     return store.features({name: value[0] for name, value in encoder.items()}, batch)

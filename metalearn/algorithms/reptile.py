@@ -1,10 +1,15 @@
 """Reptile: move the initialization towards what each task adapts to.
 
-Nichol, Achiam and Schulman 2018, "On First-Order Meta-Learning Algorithms", algorithm 2 (the
-batched version of section 2).
+Nichol, Achiam and Schulman 2018, "On First-Order Meta-Learning Algorithms", algorithm 1 (serial)
+and algorithm 2 (batched).
 
-    phi_S = S steps of gradient descent on the task, from theta
-    meta-gradient = 1/T sum_t (theta - phi_S)
+    batched   phi_t = S steps of gradient descent on task t, from theta
+              meta-gradient = 1/T sum_t (theta - phi_t)
+    serial    theta_0 = theta,    theta_t = theta_{t-1} + epsilon (phi_t(theta_{t-1}) - theta_{t-1})
+              meta-gradient = (theta - theta_T) / (epsilon T)
+
+The serial form goes on from task to task; with plain outer descent at rate epsilon T it is
+algorithm 1, and for small epsilon it is the batched form.
 
 Deviations from the paper:
 
@@ -20,7 +25,7 @@ import torch
 from torch import Tensor
 
 from meta_models.model import Model
-from meta_models.params import Params, gradients, stack
+from meta_models.params import Params, gradients, pick, stack
 from metalearn.algorithms.maml import adapt_by_gradient
 from metalearn.inner.loop import InnerLoop
 from metalearn.learner import Learner, Metrics, add, in_passes, mean_metrics
@@ -33,12 +38,27 @@ class Reptile(Learner):
     Args:
         model: The functional model.
         loop: Inner steps and rates.
+        epsilon: Fraction of the way that the serial form goes after each task; None: the batched
+            form.
         tasks_per_pass: Tasks adapted at once; 1 runs them without vmap.
+
+    Raises:
+        ValueError: If epsilon is not above 0 and at most 1.
     """
 
-    def __init__(self, model: Model, loop: InnerLoop, *, tasks_per_pass: int = 4) -> None:
+    def __init__(
+        self,
+        model: Model,
+        loop: InnerLoop,
+        *,
+        epsilon: float | None = None,
+        tasks_per_pass: int = 4,
+    ) -> None:
+        if epsilon is not None and not 0 < epsilon <= 1:
+            raise ValueError(f"epsilon {epsilon} must be above 0 and at most 1")
         self.model = model
         self.loop = loop
+        self.epsilon = epsilon
         self.tasks_per_pass = tasks_per_pass if model.batched else 1
 
     def init(self, generator: torch.Generator) -> Params:
@@ -54,29 +74,34 @@ class Reptile(Learner):
     def meta_gradient(
         self, state: Params, episode: Episode, progress: float = 1.0
     ) -> tuple[Params, Metrics]:
+        moved = pick(state, self.loop.parts)
+        theta = state
         total: Params = {}
         metrics = []
-        for part in in_passes(episode, self.tasks_per_pass):
-            task = union(part.support, part.query)
-            phi = adapt_by_gradient(self.model, self.loop, state, task)[-1]
-            fixed = {n: phi[n].clone().requires_grad_() for n in phi if n not in self._moved(state)}
-            loss = self.model.loss(phi | fixed, task)
-            slope = gradients(loss.sum(), fixed) if fixed else {}
-            gradient = {}
-            for name, theta in state.items():
-                if name in self._moved(state):
-                    # theta - phi_S, summed over the tasks of the pass
-                    gradient[name] = (stack({name: theta}, part.tasks)[name] - phi[name]).sum(0)
-                else:
-                    gradient[name] = (
-                        slope[name].sum(0) if name in slope else torch.zeros_like(theta)
-                    )
-            total = add(total, {name: g / episode.tasks for name, g in gradient.items()})
-            metrics.append((part.tasks, {"loss": loss.mean().item()}))
-        return total, mean_metrics(metrics)
+        for few in in_passes(episode, 1 if self.epsilon else self.tasks_per_pass):
+            way, rest, loss = self._way(theta, moved, few)
+            total = add(total, way | rest)
+            if self.epsilon:
+                # theta_t = theta_{t-1} + epsilon (phi_t - theta_{t-1})
+                theta = theta | {n: theta[n] - self.epsilon * way[n] for n in way}
+            metrics.append((few.tasks, {"loss": loss}))
+        # serial: (theta - theta_T) / epsilon is the sum of the ways
+        return {name: g / episode.tasks for name, g in total.items()}, mean_metrics(metrics)
 
-    def _moved(self, state: Params) -> set[str]:
-        return {name for name in state if name.split(".", 1)[0] in self.loop.parts}
+    def _way(self, theta: Params, moved: Params, few: Episode) -> tuple[Params, Params, float]:
+        """theta - phi_S of what moves, and the slope in the rest, summed over some tasks."""
+        task = union(few.support, few.query)
+        phi = adapt_by_gradient(self.model, self.loop, theta, task)[-1]
+        fixed = {n: v.clone().requires_grad_() for n, v in phi.items() if n not in moved}
+        loss = self.model.loss(phi | fixed, task)
+        slope = gradients(loss.sum(), fixed) if fixed else {}
+        way = {n: (stack({n: theta[n]}, few.tasks)[n] - phi[n]).sum(0) for n in moved}
+        rest = {
+            n: slope[n].sum(0) if n in slope else torch.zeros_like(v)
+            for n, v in theta.items()
+            if n not in moved
+        }
+        return way, rest, loss.mean().item()
 
     def passes(self) -> float:
         return self.loop.passes(self.model)

@@ -77,13 +77,17 @@ class InnerLoop:
         like = next(iter(state.values()))
         return {name: value.to(like) for name, value in own.items()}
 
+    def encodes(self, model: Model) -> bool:
+        """Whether the steps change what features depend on."""
+        return any(part in self.rates for part in model.encoder)
+
     def passes(self, model: Model, order: int = 1) -> float:
         """Passes of the support set through the encoder that one adaptation costs.
 
         A forward and a backward a step, and two more at second order; one forward in all where
         only the head adapts.
         """
-        if model.encoder not in self.rates:
+        if not self.encodes(model):
             return 1.0
         return self.steps * (2.0 if order == 1 else 4.0)
 
@@ -113,7 +117,7 @@ def inner_loop(
         S + 1 dictionaries like `values`.
     """
     # Where the encoder stays fixed, its features do: they are computed once for all steps.
-    if features is None and model.encoder not in loop.rates:
+    if features is None and not loop.encodes(model):
         features = model.features(values, support)
     rules = pick(meta or {}, ("rate", "metric"))
     slots = loop.optimizer.start(pick(values, loop.parts))

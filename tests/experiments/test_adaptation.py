@@ -47,7 +47,7 @@ def folder(tiny_run, support, tmp_path_factory):
     return adapt(tiny_run, support, tmp_path_factory.mktemp("out") / "adapter", learner="maml")
 
 
-@pytest.mark.parametrize("learner", ["maml", "protonet", "finetune"])
+@pytest.mark.parametrize("learner", ["maml", "protonet", "finetune", "cavia"])
 def test_the_folder_gives_the_logits_of_the_learner(tiny_run, support, tmp_path, learner):
     folder = adapt(tiny_run, support, tmp_path / "adapter", learner=learner)
     new = read_examples(write(tmp_path / "new.jsonl", NEW), labeled=False)

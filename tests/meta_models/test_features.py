@@ -19,7 +19,7 @@ TASKS = 3
 class Counting:
     """A model that counts the rows whose features it was asked for."""
 
-    encoder = "adapter"
+    encoder = ("adapter",)
 
     def __init__(self, model: AdaptedModel) -> None:
         self.model = model

@@ -10,7 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from meta_models.params import Params, part
 from metalearn.learner import Learner
-from tasks.episode import IGNORE, Batch, Episode
+from tasks.collate import Collator
+from tasks.episode import IGNORE, Batch, Episode, EpisodeShape, TaskStream
+from tasks.sources.sinusoid import Sinusoid
 
 STEP = 1e-5  # central differences err by STEP^2 times a third derivative, and by rounding / STEP
 
@@ -42,12 +44,21 @@ def query_loss() -> Callable[[Learner, Params, Episode], float]:
     return loss
 
 
-def directions(state: Params, per_tensor: int, coordinates: int) -> Iterator[tuple[str, Params]]:
-    """Directions in each tensor by itself: random ones, and single coordinates.
+def directions(
+    state: Params, per_tensor: int, coordinates: int, joint: int
+) -> Iterator[tuple[str, Params]]:
+    """Directions in each tensor by itself, random and single coordinates, and in all together.
 
     They have length one; in learned rates, which are small, the length of the rates.
     """
     generator = torch.Generator().manual_seed(0)
+    for _ in range(joint):
+        lines = {}
+        for name, value in state.items():
+            size = value.norm() if part(name) == "rate" else 1.0
+            line = torch.randn(value.shape, generator=generator, dtype=value.dtype)
+            lines[name] = size * line / line.norm()
+        yield "all together", lines
     for name, value in state.items():
         size = value.norm() if part(name) == "rate" else 1.0
         for _ in range(per_tensor):
@@ -70,15 +81,16 @@ def check_gradient() -> Callable[..., None]:
         *,
         per_tensor: int = 1,
         coordinates: int = 1,
+        joint: int = 0,
     ) -> None:
         assert gradient.keys() == state.keys()
         assert all(value.dtype == torch.float64 for value in state.values())
-        for name, line in directions(state, per_tensor, coordinates):
+        for name, line in directions(state, per_tensor, coordinates, joint):
             ahead, behind = (
                 loss({n: v + sign * STEP * line[n] if n in line else v for n, v in state.items()})
                 for sign in (1, -1)
             )
-            found = (gradient[name] * line[name]).sum().item()
+            found = sum((gradient[n] * d).sum().item() for n, d in line.items())
             expected = (ahead - behind) / (2 * STEP)
             assert found == pytest.approx(expected, rel=1e-6, abs=1e-8), name
 
@@ -102,3 +114,11 @@ def llama_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         torch.nn.functional, "softmax", lambda x, dim=None, dtype=None: softmax(x, dim)
     )
+
+
+@pytest.fixture(scope="session")
+def sinusoids() -> Episode:
+    """Three regression tasks, K varying."""
+    stream = TaskStream(Sinusoid(), "train", EpisodeShape(shots=(3, 8), queries=5), seed=0)
+    episode = Collator(None).collate(stream.tasks(range(3)), range(3))
+    return episode.map(lambda x: x.double() if x.is_floating_point() else x)

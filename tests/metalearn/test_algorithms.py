@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from meta_models.features import shared_features
+from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel
 from meta_models.params import Params, part, stack
+from metalearn.algorithms.cavia import cavia
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.reptile import Reptile
 from metalearn.baselines.multitask import MultiTask
@@ -179,6 +181,76 @@ def test_reptile_moves_towards_what_each_task_adapts_to(
     (slope,) = torch.autograd.grad(loss, [scale])
     torch.testing.assert_close(gradient["scale"], slope.sum())
     assert figures["loss"] == pytest.approx(loss.item())
+
+
+def test_serial_reptile_goes_on_from_task_to_task(language_model, make_episode, generic) -> None:
+    """Plain descent at rate epsilon T is algorithm 1 of the paper; the order of tasks matters."""
+    model, episode = language_model(), make_episode(TASKS)
+    reptile = Reptile(model, LOOP, epsilon=0.25)
+    state = generic(reptile.init(seeded()))
+
+    theta = {n: v for n, v in state.items() if part(n) == "adapter"}
+    for task in in_passes(episode, 1):
+        joined = union(task.support, task.query)
+        phi = reptile.adapt(state | theta, joined)[-1]
+        theta = {n: v + 0.25 * (phi[n][0] - v) for n, v in theta.items()}
+
+    gradient, _ = reptile.meta_gradient(state, episode)
+    batched, _ = Reptile(model, LOOP).meta_gradient(state, episode)
+    slowly, _ = Reptile(model, LOOP, epsilon=1e-6).meta_gradient(state, episode)
+
+    for name, value in theta.items():
+        there = state[name] - 0.25 * TASKS * gradient[name]
+        torch.testing.assert_close(there, value, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(slowly[name], batched[name], rtol=1e-4, atol=1e-9)
+    assert any((gradient[n] - batched[n]).norm() > 1e-3 * batched[n].norm() for n in theta)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, 1.5])
+def test_serial_reptile_refuses_fractions_that_are_none(epsilon, language_model) -> None:
+    with pytest.raises(ValueError, match="epsilon"):
+        Reptile(language_model(), LOOP, epsilon=epsilon)
+
+
+def test_the_context_alone_adapts_and_starts_at_zero(language_model, make_episode) -> None:
+    model = language_model(context=3)
+    learner = cavia(model, InnerLoop(2, {"context": 0.1}))
+    state = learner.init(seeded())
+
+    path = learner.adapt(state, make_episode(TASKS).support)
+
+    assert not [n for n in state if part(n) == "context"]
+    assert path[0]["context.vectors"].shape == (TASKS, 3, model.head.width)
+    assert path[0]["context.vectors"].count_nonzero() == 0
+    changed = {n for n in path[0] if not torch.equal(path[0][n], path[-1][n])}
+    assert changed == {"context.vectors"}
+
+
+def test_a_zero_context_of_a_perceptron_changes_nothing(sinusoids) -> None:
+    """With zeros beside x the first layer sees x alone."""
+    plain, wide = MLP((1, 8, 1)), MLP((1, 8, 1), context=3)
+    state = {n: v.double() for n, v in wide.init(seeded()).items()}
+    narrow = state | {"body.weight0": state["body.weight0"][:, :1]}
+
+    batch = sinusoids.query
+    ours = wide.logits(wide.start(stack(state, TASKS), batch), batch)
+
+    theirs = plain.logits(plain.start(stack(narrow, TASKS), batch), batch)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_the_meta_gradient_of_each_task_is_clamped(sinusoids) -> None:
+    made = cavia(MLP((1, 8, 1), context=2), InnerLoop(1, {"context": 0.1}), clamp=0.5)
+    free = cavia(MLP((1, 8, 1), context=2), InnerLoop(1, {"context": 0.1}))
+    state = {n: v.double() for n, v in made.init(seeded()).items()}
+
+    found, _ = made.meta_gradient(state, sinusoids)
+
+    each = [free.meta_gradient(state, task)[0] for task in in_passes(sinusoids, 1)]
+    assert any((g.abs() > 0.5).any() for task in each for g in task.values())
+    for name, value in found.items():
+        mean = torch.stack([g[name].clamp(-0.5, 0.5) for g in each]).mean(0)
+        torch.testing.assert_close(value, mean, rtol=1e-10, atol=1e-12)
 
 
 def test_the_multitask_gradient_is_that_of_one_classifier_over_all_classes(

@@ -26,7 +26,7 @@ class Quadratic(Model):
     Its gradient is A^T (A phi - y) = H (phi - c) with H = A^T A and H c = A^T y.
     """
 
-    encoder = "body"
+    encoder = ("body",)
     batched = True
 
     def init(self, generator: torch.Generator) -> Params:
