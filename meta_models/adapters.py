@@ -8,10 +8,10 @@ the frozen weights.
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
+from contextlib import nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from meta_models.backbone import Backbone
+from meta_models.dora import Magnitude
 from meta_models.errors import ModelError
+from meta_models.methods import METHODS, resolve
 from meta_models.params import Params
+from meta_models.targets import biased, first_linear, layer_of, layers_of, matching, named, norms
+from meta_models.trunk import Trunk
 
 _NAME = "default"  # PEFT's own name for the only adapter of a model
-_LAYER = re.compile(r"\.(?:layers?|h|blocks?|block)\.(\d+)\.")
 _log = logging.getLogger(__name__)
 
 
@@ -33,9 +36,9 @@ class Adapter:
 
     Args:
         backbone: The frozen model; it is changed in place (its target modules are wrapped).
-        method: PEFT type by its lower-case name: "lora", "ia3", "prefix_tuning", ...; or "none":
-            the frozen backbone alone, without values.
-        options: Fields of the PEFT configuration of that method.
+        method: A method of `meta_models.methods` ("lora", "dora", "bias", ...), or any PEFT type by
+            its lower-case name; or "none": the frozen backbone alone, without values.
+        options: Fields of the PEFT configuration, over the defaults of the method.
         layers: Indices of the layers that carry the adapter; None means all.
 
     Raises:
@@ -61,7 +64,7 @@ class Adapter:
             self.model: Any = backbone.model
             self.prompt, self.batched, self._names = False, True, []
             return
-        self._config = _peft_config(backbone, method, dict(options or {}), layers)
+        self._config, modules = _peft_config(backbone, method, dict(options or {}), layers)
         self.prompt = bool(self._config.is_prompt_learning)
         kind = next(backbone.model.parameters()).dtype
         try:
@@ -70,6 +73,11 @@ class Adapter:
             raise ModelError(f"adapter {method!r}: {str(error).splitlines()[0]}") from error
         self.model.eval().to(kind)
         self._names = [n for n, p in self.model.named_parameters() if p.requires_grad]
+        if method == "bias":
+            self._names = [n for n in self._names if _is_bias_of(n, modules)]
+            _silence_lora(self.model)
+        elif method == "dora":
+            _differentiate_norms(self.model)
         if not self._names:
             raise ModelError(f"adapter {method!r} adds no parameters to {backbone.name}")
         self.model.requires_grad_(False)
@@ -79,6 +87,8 @@ class Adapter:
         """Fresh values, drawn by PEFT's own initialization under a seed from `generator`."""
         if not self._names:
             return {}
+        if self.method == "bias":  # they start as they are in the backbone
+            return self._installed_values()
         seed = int(torch.randint(2**31, (), generator=generator))
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of a second adapter, which goes at once
@@ -102,6 +112,7 @@ class Adapter:
         mask: Tensor,
         segments: Tensor | None,
         context: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states of one task under its adapter values.
 
@@ -112,6 +123,8 @@ class Adapter:
             segments: `[B, L]` token types, or None.
             context: `[n, D]` offsets from `neutral`, of vectors that come before every text; None:
                 no such vectors.
+            states: `[B, L, D]` what the layers below the first adapter make of the texts, where it
+                is known; from `trunk`.
 
         Returns:
             `[B, L, D]`, of the tokens alone.
@@ -136,8 +149,19 @@ class Adapter:
                 inputs["position_ids"] = torch.arange(mask.shape[-1], device=ids.device)[None]
         if self.backbone.causal and not self.prompt:
             inputs["use_cache"] = False
-        states = functional_call(self.model, dict(values), (), inputs).last_hidden_state
-        return states[:, -length:]  # virtual tokens come in front
+        known = nullcontext() if states is None or not self.trunk else self.trunk.skipped(states)
+        with known:
+            output = functional_call(self.model, dict(values), (), inputs).last_hidden_state
+        return output[:, -length:]  # virtual tokens come in front
+
+    @cached_property
+    def trunk(self) -> Trunk | None:
+        """The layers below the first adapter; None where there are none."""
+        where = [layer_of(name) for name in self._names]
+        below = 0 if not where or None in where else min(index or 0 for index in where)
+        if not below:
+            return None
+        return Trunk(layers_of(self.backbone), below, partial(self.hidden, {}))
 
     @cached_property
     def neutral(self) -> Tensor:
@@ -177,18 +201,29 @@ class Adapter:
 
     def export(self, values: Mapping[str, Tensor], folder: Path) -> None:
         """Write `values` as an ordinary PEFT adapter folder."""
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in values:
-                    parameter.copy_(values[name])
+        own = self._installed_values()
+        self._install(values)
         # Embeddings are frozen; to find out whether to save them PEFT would ask the hub.
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
+        self._install(own)
+
+    def _installed_values(self) -> Params:
+        """Copies of what lies in the model itself: the frozen biases, where biases are tuned."""
+        mine = dict(self.model.named_parameters())
+        return {name: mine[name].detach().clone() for name in self._names}
+
+    def _install(self, values: Mapping[str, Tensor]) -> None:
+        mine = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name in self._names:
+                mine[name].copy_(values[name])
 
     def read(self, folder: Path) -> Params:
         """Values of a PEFT adapter folder that this method wrote.
 
         Raises:
-            ModelError: If the folder holds another adapter than the installed one.
+            ModelError: If the folder holds another adapter than the installed one: other places or
+                sizes, or other frozen values (VeRA's projections) beside the learned ones.
         """
         from peft import get_peft_model_state_dict
         from peft.utils import load_peft_weights, set_peft_model_state_dict
@@ -198,52 +233,100 @@ class Adapter:
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} holds no PEFT adapter; run metalearn adapt") from error
         mine = get_peft_model_state_dict(self.model, save_embedding_layers=False)
-        if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in mine.items()}:
+        same = {n: v.shape for n, v in found.items()} == {n: v.shape for n, v in mine.items()}
+        if not same or any(not torch.equal(found[n].to(v), v) for n, v in self._frozen(mine)):
             raise ModelError(
                 f"{folder}: not the {self.method} adapter that {self.backbone.name} carries; "
                 "use the adapter settings it was written with"
             )
+        own = self._installed_values()
         set_peft_model_state_dict(self.model, found)
+        values = self._installed_values()
+        self._install(own)
         self.model.requires_grad_(False)
-        mine = dict(self.model.named_parameters())
-        return {name: mine[name].detach().clone() for name in self._names}
+        return values
+
+    def _frozen(self, written: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+        """What PEFT writes beside the learned values, which it shares its memory with."""
+        if self.prompt:
+            return []
+        names = set(self._names)
+        learned = {p.data_ptr() for n, p in self.model.named_parameters() if n in names}
+        return [(n, value) for n, value in written.items() if value.data_ptr() not in learned]
 
 
 def _installed(model: Any, config: Any) -> Any:
     import peft
 
     with warnings.catch_warnings():
-        # Nobody can act on these: PEFT asks by a name that transformers is about to drop, and sets
-        # the orientation of GPT-2's weights by itself.
+        # Nobody can act on these: PEFT asks by a name that transformers is about to drop, sets the
+        # orientation of GPT-2's weights by itself, and wonders how wide a normalization is.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
+        warnings.filterwarnings("ignore", "Unsupported layer type .*[Nn]orm")
         return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def _differentiate_norms(model: Any) -> None:
+    """Replace PEFT's magnitudes of DoRA, which take the norm as a constant."""
+    from peft.tuners.lora.dora import DoraLinearLayer
+
+    for module in list(model.modules()):
+        if type(module) is nn.ModuleDict and _NAME in module:
+            layer: Any = module[_NAME]
+            if type(layer) is DoraLinearLayer:
+                module[_NAME] = Magnitude(layer.weight, transposed=layer.fan_in_fan_out)
+
+
+def _silence_lora(model: Any) -> None:
+    """Make the low-rank product, which only carries the biases into PEFT's format, zero."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.zero_()
+
+
+def _is_bias_of(name: str, modules: list[str]) -> bool:
+    """Whether a parameter of the PEFT model is the bias of one of the backbone's modules."""
+    module, _, last = name.removeprefix("base_model.model.").rpartition(".")
+    return last == "bias" and module.removesuffix(".base_layer") in modules
 
 
 def _peft_config(
     backbone: Backbone, method: str, options: dict[str, Any], layers: tuple[int, ...] | None
-) -> Any:
+) -> tuple[Any, list[str]]:
+    """The PEFT configuration, and the full names of the modules that are adapted."""
     import peft
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     known = {kind.value.lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    if method not in known:
-        raise ModelError(f"no PEFT method {method!r}; known: {', '.join(sorted(known))}")
-    options.setdefault("task_type", "FEATURE_EXTRACTION")
+    if method not in known | METHODS:
+        names = ", ".join(sorted(known | METHODS))
+        raise ModelError(f"no PEFT method {method!r}; known: {names}")
     try:
-        config: Any = known[method](**options)
+        kind, options = resolve(method, options)
+        options.setdefault("task_type", "FEATURE_EXTRACTION")
+        config: Any = known[kind](**options)
+    except ValueError as error:
+        raise ModelError(f"adapter {method!r}: {error}") from error
     except TypeError as error:
-        raise ModelError(f"adapter {method!r}: {error}; see {known[method].__name__}") from error
+        raise ModelError(f"adapter {method!r}: {error}; see {known[kind].__name__}") from error
     if isinstance(config, peft.PromptLearningConfig):
         if layers is not None:
             raise ModelError(f"adapter {method!r} has no layers to choose; leave layers out")
-        return config
+        return config, []
+    if getattr(config, "bias", "none") != "none" and method != "bias":
+        raise ModelError(f"adapter {method!r} learns no biases; the method 'bias' does")
+    modules: list[str] = []
     if hasattr(config, "target_modules"):
         targets = config.target_modules or _default_targets(backbone, method)
-        config.target_modules = _matching(backbone, method, targets, layers)
+        modules = matching(backbone, method, targets, layers)
+        config.target_modules = modules
     if method == "ia3":
         config.feedforward_modules = _feedforward(backbone, config)
-    return config
+    elif method == "bias":
+        config.target_modules = [first_linear(backbone)]  # PEFT keeps biases beside LoRA only
+    return config, modules
 
 
 def _feedforward(backbone: Backbone, config: Any) -> list[str]:
@@ -254,14 +337,21 @@ def _feedforward(backbone: Backbone, config: Any) -> list[str]:
     wanted = config.feedforward_modules
     if wanted is None:
         wanted = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(family, [])
-    return [name for name in config.target_modules if _named(name, wanted)]
+    return [name for name in config.target_modules if named(name, wanted)]
 
 
 def _default_targets(backbone: Backbone, method: str) -> list[str]:
-    """PEFT's own choice for this architecture; for LoRA the query and value projections."""
+    """PEFT's own choice for this architecture; for LoRA the query and value projections.
+
+    Normalizations and biases are found by what they are.
+    """
     from peft.utils import constants
 
     family = str(backbone.model.config.model_type)  # pyright: ignore
+    if method in ("ln_tuning", "bias"):
+        if found := (norms if method == "ln_tuning" else biased)(backbone):
+            return found
+        raise ModelError(f"adapter {method!r}: {family} has no such parameters; choose another")
     for table in (method.upper(), "LORA"):
         found = getattr(constants, f"TRANSFORMERS_MODELS_TO_{table}_TARGET_MODULES_MAPPING", {})
         if family in found:
@@ -270,37 +360,3 @@ def _default_targets(backbone: Backbone, method: str) -> list[str]:
         f"adapter {method!r} has no default targets for {family}; "
         "name them: --adapter.options '{\"target_modules\": [...]}'"
     )
-
-
-def _matching(
-    backbone: Backbone, method: str, targets: Any, layers: tuple[int, ...] | None
-) -> list[str]:
-    """Full names of the modules that `targets` (a pattern or endings) and `layers` name."""
-    modules = [name for name, _ in backbone.model.named_modules()]
-    if targets == "all-linear":
-        named = [n for n, m in backbone.model.named_modules() if isinstance(m, nn.Linear)]
-    else:
-        named = [name for name in modules if _named(name, targets)]
-    if layers is not None:
-        wrong = [layer for layer in layers if not 0 <= layer < backbone.layers]
-        if wrong:
-            raise ModelError(f"{backbone.name} has layers 0 to {backbone.layers - 1}, not {wrong}")
-        named = [
-            name
-            for name in named
-            if (found := _LAYER.search(f".{name}.")) and int(found[1]) in layers
-        ]
-    if not named:
-        shown = targets if isinstance(targets, str) else ", ".join(sorted(targets))
-        raise ModelError(
-            f"adapter {method!r}: target modules {shown} match nothing in {backbone.name}; "
-            "name modules of this model: --adapter.options '{\"target_modules\": [...]}'"
-        )
-    return named
-
-
-def _named(name: str, targets: Any) -> bool:
-    """Whether a pattern, or one of several endings, names a module."""
-    if isinstance(targets, str):
-        return bool(re.fullmatch(targets, name))
-    return any(name == target or name.endswith(f".{target}") for target in targets)

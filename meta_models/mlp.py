@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.init import trunc_normal_
 
 from meta_models.errors import ModelError
 from meta_models.model import Model
 from meta_models.params import Params, pick
 from tasks.episode import Batch
+
+Weights = Literal["he", "small", "uniform"]
+"""Distribution of a layer's fresh weights W and biases b, by the number n of its inputs:
+he: W normal of variance 2/n, b = 0 (He et al. 2015, "Delving Deep into Rectifiers", section 2.2);
+small: W normal of deviation 0.01, cut at two deviations, b = 0 (the code of Finn et al. 2017);
+uniform: W and b uniform within 1/sqrt(n) of 0 (torch.nn.Linear; the code of Zintgraf et al.)."""
 
 
 class MLP(Model):
@@ -22,6 +30,7 @@ class MLP(Model):
     Args:
         sizes: Units of every layer, input and output included.
         context: n, context parameters that tasks adapt; 0: none.
+        weights: Distribution of the weights before training.
 
     Example:
         >>> sorted(MLP((1, 40, 40, 1)).init(torch.Generator()))[:2]
@@ -30,10 +39,17 @@ class MLP(Model):
 
     batched = True
 
-    def __init__(self, sizes: tuple[int, ...] = (1, 40, 40, 1), *, context: int = 0) -> None:
+    def __init__(
+        self,
+        sizes: tuple[int, ...] = (1, 40, 40, 1),
+        *,
+        context: int = 0,
+        weights: Weights = "he",
+    ) -> None:
         self.encoder = ("body", "context") if context else ("body",)
         self.sizes = (sizes[0] + context, *sizes[1:])
         self.context = context
+        self.weights: Weights = weights
 
     def init(self, generator: torch.Generator) -> Params:
         values: Params = {}
@@ -42,9 +58,9 @@ class MLP(Model):
             zip(self.sizes[:-1], self.sizes[1:], strict=True)
         ):
             part = "head" if layer == last else "body"
-            weight = torch.randn(fan_out, fan_in, generator=generator) * math.sqrt(2 / fan_in)
+            weight, bias = _fresh(self.weights, fan_in, fan_out, generator)
             values[f"{part}.weight{layer}"] = weight
-            values[f"{part}.bias{layer}"] = torch.zeros(fan_out)
+            values[f"{part}.bias{layer}"] = bias
         return values
 
     def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
@@ -69,6 +85,21 @@ class MLP(Model):
         if features is None:
             features = self.features(values, batch)
         return _affine(values, "head", len(self.sizes) - 2, features)
+
+
+def _fresh(
+    weights: Weights, fan_in: int, fan_out: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Weights and biases of a layer before training."""
+    weight, bias = torch.zeros(fan_out, fan_in), torch.zeros(fan_out)
+    if weights == "he":
+        weight = torch.randn(fan_out, fan_in, generator=generator) * math.sqrt(2 / fan_in)
+    elif weights == "small":
+        trunc_normal_(weight, std=0.01, a=-0.02, b=0.02, generator=generator)
+    else:
+        for value in (weight, bias):
+            value.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+    return weight, bias
 
 
 def _affine(values: Params, part: str, layer: int, inputs: Tensor) -> Tensor:

@@ -107,6 +107,7 @@ class AdaptedModel(Model):
             last for decoders.
         unit: Scale features to unit length.
         context: n, vectors of a context that tasks adapt; 0: none.
+        keep_trunk: Keep what the layers below the first adapter make of each text.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class AdaptedModel(Model):
         pooling: str | None = None,
         unit: bool = True,
         context: int = 0,
+        keep_trunk: bool = True,
     ) -> None:
         self.encoder = ("adapter", "context") if context else ("adapter",)
         self.context = context
@@ -126,6 +128,7 @@ class AdaptedModel(Model):
         if self.pooling not in ("mean", "first", "last"):
             raise ModelError(f"no pooling {self.pooling!r}; known: mean, first, last")
         self.unit = unit
+        self.trunk = adapter.trunk if keep_trunk and not context else None
         self.batched = adapter.batched
         self.dtype = next(adapter.backbone.model.parameters()).dtype
 
@@ -158,7 +161,8 @@ class AdaptedModel(Model):
         if batch.tokens is None:
             raise ModelError("a language model needs text; these tasks have numbers")
         if batch.kind == "token":
-            states = self._hidden(values, _filled(batch.tokens)).flatten(1, 2)
+            tokens = _filled(batch.tokens)
+            states = self._hidden(values, tokens, self._known(tokens)).flatten(1, 2)
             return _unit(states) if self.unit else states
         return self._pooled(values, batch.tokens)
 
@@ -170,13 +174,15 @@ class AdaptedModel(Model):
     def _pooled(self, values: Params, tokens: Tokens) -> Tensor:
         """`[T, B, D]`, computed in groups of rows of like length so that little padding is."""
         tokens = _filled(tokens)
+        known = self._known(tokens)
         lengths = tokens.mask.sum(-1)
         order = lengths.argsort(dim=1, descending=True, stable=True)
         parts = []
         for rows in order.split(max(4, GROUP // len(order)), dim=1):
             width = int(lengths.gather(1, rows).max())
             group = _rows(tokens, rows, width)
-            parts.append(self._pool(self._hidden(values, group), group.mask))
+            below = None if known is None else _taken(known, rows, width)
+            parts.append(self._pool(self._hidden(values, group, below), group.mask))
         back = order.argsort(dim=1).unsqueeze(-1)
         grouped = torch.cat(parts, dim=1)
         features = grouped.gather(1, back.expand_as(grouped))
@@ -191,7 +197,10 @@ class AdaptedModel(Model):
         last = (mask.sum(-1) - 1)[..., None, None]
         return states.gather(2, last.expand(-1, -1, 1, states.shape[-1])).squeeze(2)
 
-    def _hidden(self, values: Params, tokens: Tokens) -> Tensor:
+    def _known(self, tokens: Tokens) -> Tensor | None:
+        return None if self.trunk is None else self.trunk.states(tokens)
+
+    def _hidden(self, values: Params, tokens: Tokens, known: Tensor | None) -> Tensor:
         """`[T, B, L, D]`: the tasks of a batch by vmap, a single task without it."""
         adapter = {n.split(".", 1)[1]: v for n, v in values.items() if part(n) == "adapter"}
         context = values["context.vectors"] if self.context else None
@@ -203,6 +212,7 @@ class AdaptedModel(Model):
                 tokens.mask[0],
                 None if segments is None else segments[0],
                 None if context is None else context[0],
+                None if known is None else known[0],
             )
             return states.unsqueeze(0)
         if not self.batched:
@@ -210,7 +220,7 @@ class AdaptedModel(Model):
                 f"adapter {self.adapter.method!r} runs one task at a time; "
                 "set inner.tasks_per_pass to 1"
             )
-        inputs = (adapter, tokens.ids, tokens.mask, segments, context)
+        inputs = (adapter, tokens.ids, tokens.mask, segments, context, known)
         dims = tuple(None if x is None else 0 for x in inputs)
         return torch.vmap(self.adapter.hidden, in_dims=dims)(*inputs)
 
@@ -238,10 +248,11 @@ def _filled(tokens: Tokens) -> Tokens:
 
 def _rows(tokens: Tokens, rows: Tensor, width: int) -> Tokens:
     """The given rows of each task, cut to `width` tokens."""
+    segments = None if tokens.segments is None else _taken(tokens.segments, rows, width)
+    return Tokens(_taken(tokens.ids, rows, width), _taken(tokens.mask, rows, width), segments)
 
-    def take(tensor: Tensor) -> Tensor:
-        tensor = tensor[..., :width]
-        return tensor.gather(1, rows.unsqueeze(-1).expand(*rows.shape, tensor.shape[-1]))
 
-    segments = None if tokens.segments is None else take(tokens.segments)
-    return Tokens(take(tokens.ids), take(tokens.mask), segments)
+def _taken(tensor: Tensor, rows: Tensor, width: int) -> Tensor:
+    """`[T, R, width, ...]` of `tensor` `[T, B, L, ...]`, for rows `[T, R]`."""
+    tasks = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+    return tensor[tasks, rows, :width]

@@ -14,7 +14,7 @@ from meta_models.adapters import Adapter
 from meta_models.backbone import load_backbone
 from meta_models.errors import ModelError
 from meta_models.heads import Head, prototypes
-from meta_models.mlp import MLP
+from meta_models.mlp import MLP, Weights
 from meta_models.model import AdaptedModel
 from meta_models.params import Params, part, pick, stack
 from tasks.collate import Collator
@@ -354,6 +354,22 @@ def test_tasks_without_label_names_are_refused_by_a_label_head(
 
 
 # --- the MLP ------------------------------------------------------------------------------------
+
+
+def test_the_fresh_weights_of_an_mlp() -> None:
+    def layers(weights: Weights) -> tuple[Tensor, Tensor]:
+        values = MLP((1, 400, 400, 1), weights=weights).init(torch.Generator().manual_seed(0))
+        return values["body.weight1"], values["body.bias1"]
+
+    weight, bias = layers("he")
+    assert weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.01) and not bias.any()
+    weight, bias = layers("small")
+    assert weight.abs().max() <= 0.02 and not bias.any()
+    # a normal distribution cut at two deviations
+    assert weight.std().item() == pytest.approx(0.0088, rel=0.01)
+    for value in layers("uniform"):
+        assert 0.049 < value.abs().max() <= 0.05
+        assert value.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.1)
 
 
 def test_the_mlp_is_that_of_torch() -> None:
