@@ -2,7 +2,8 @@
 
 The loop is an object that takes one step at a time, so that whoever runs it (a command, a
 notebook, a test) decides what to log and when to save.  Everything it knows is in `snapshot`, and
-step k draws the tasks k*T .. (k+1)*T of its stream, so that a restored loop goes on bit for bit.
+step k draws the tasks k*T .. (k+1)*T of its stream, or those that a curriculum chooses from what it
+knows, so that a restored loop goes on bit for bit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from meta_models.params import Params, norm
 from metalearn.learner import Learner, Metrics
+from tasks.curriculum import Curriculum
 from tasks.episode import Episode
 
 
@@ -72,11 +74,13 @@ class MetaTraining:
 
     Args:
         learner: What is trained.
-        episodes: The T tasks of a meta-step, by step: a pure function.
+        episodes: The T tasks of a meta-step, by step: a pure function without a curriculum.
         validate: Score of a state on held-out tasks, larger is better; None: no validation, and
             the last state counts as the best.
         loop: Settings.
         generator: Draws the initial state.
+        curriculum: Chooses the tasks of `episodes`; it learns from their losses, and what it has
+            learned is part of a snapshot.  Then a step is a function of what was before it.
 
     Attributes:
         state: Meta-parameters after `step` meta-steps.
@@ -91,6 +95,7 @@ class MetaTraining:
         validate: Callable[[Params], float] | None,
         loop: OuterLoop,
         generator: torch.Generator,
+        curriculum: Curriculum | None = None,
     ) -> None:
         self.learner = learner
         self.loop = loop
@@ -101,6 +106,7 @@ class MetaTraining:
         self.best_step = 0
         self._episodes = episodes
         self._validate = validate
+        self._curriculum = curriculum
         self._stale = 0
         self._optimizer = torch.optim.AdamW(
             self.state.values(), lr=loop.rate, weight_decay=loop.weight_decay
@@ -116,18 +122,25 @@ class MetaTraining:
         """One meta-step, with a validation where one is due.
 
         Returns:
-            Its figures: step, loss, gradient_norm, rate, seconds, and validation where done.
+            Its figures: loss, gradient_norm, rate, seconds, validation where done, and with a
+            curriculum the mean score of the tasks it chose.
 
         Raises:
             NonFiniteLoss: If the loss or the meta-gradient is not finite; the state stays.
+            TypeError: If there is a curriculum, but the learner gives no losses of single tasks.
         """
         began = time.perf_counter()
         figures: Metrics = {}
         if self.step == 0:
             figures |= self._score()
+        episode = self._episodes(self.step)
         gradient, metrics = self.learner.meta_gradient(
-            self.state, self._episodes(self.step), self.step / self.loop.steps
+            self.state, episode, self.step / self.loop.steps
         )
+        losses = metrics.pop("losses", None)
+        if self._curriculum is not None and losses is None:
+            name = type(self.learner).__name__
+            raise TypeError(f"{name} gives no losses of single tasks for a curriculum")
         size = norm(gradient)
         if not (math.isfinite(metrics["loss"]) and bool(size.isfinite())):
             raise NonFiniteLoss(
@@ -141,6 +154,8 @@ class MetaTraining:
         for name, value in self.state.items():
             value.grad = gradient[name] * shrink
         self._optimizer.step()
+        if self._curriculum is not None:
+            figures["task_score"] = self._curriculum.observe(episode.index, losses)
         self.step += 1
         if self.step % self.loop.validate_every == 0 or self.step == self.loop.steps:
             figures |= self._score()
@@ -174,6 +189,8 @@ class MetaTraining:
             "best_step": self.best_step,
             "stale": self._stale,
         }
+        if self._curriculum is not None:
+            numbers["curriculum"] = self._curriculum.state()
         return tensors, numbers
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -191,3 +208,5 @@ class MetaTraining:
         self.best_score = -math.inf if score is None else score
         self.best_step = numbers["best_step"]
         self._stale = numbers["stale"]
+        if self._curriculum is not None:
+            self._curriculum.restore(numbers["curriculum"])

@@ -49,7 +49,7 @@ class _Encoding:
 
 
 class Collator:
-    """Pads tasks into episodes; every record is tokenized once and kept.
+    """Pads tasks into episodes; every record of a source is tokenized once and kept.
 
     N and K may vary between the tasks of an episode.  Support and query are padded separately, to
     the longest sequence that occurs in each, and always on the right.  A target sequence carries
@@ -104,6 +104,7 @@ class Collator:
             names = self._names(tasks)
         support = self._batch(tasks, [task.support for task in tasks], names)
         query = self._batch(tasks, [task.query for task in tasks], names)
+        self._forget_made(tasks)
         return Episode(tuple(indices), support, query)
 
     def _batch(
@@ -212,6 +213,13 @@ class Collator:
                     f"{example.text[:40]!r}; remove the record"
                 )
             self._kept[key] = encoding
+
+    def _forget_made(self, tasks: Sequence[Task]) -> None:
+        """Drop the tokens of augmented examples: few come again, and there is no end of them."""
+        for task in tasks:
+            for example in (*task.support, *task.query):
+                if example.origins:
+                    self._kept.pop((task.source, task.kind, example.id), None)
 
     def _lookup(self, key: Key, example: Example) -> _Encoding:
         if not _same(self._kept[key].example, example):

@@ -10,7 +10,7 @@ tasks of a meta-batch: `class_mask` and `example_mask` say what is real.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
 
@@ -43,6 +43,7 @@ class Example:
         targets: Reference outputs; the first one is trained on (kind "sequence").
         inputs: Numeric inputs, in place of text (kind "value").
         values: Numeric targets (kind "value").
+        origins: Ids of the records it was made from by augmentation; empty: it is one itself.
     """
 
     id: int
@@ -53,6 +54,7 @@ class Example:
     targets: tuple[str, ...] = ()
     inputs: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
+    origins: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +237,35 @@ class TaskFamily(ABC):
             TaskError: If the split cannot supply such a task (too few classes or examples).
         """
 
+    def draw_episode(
+        self,
+        split: SplitName,
+        shape: EpisodeShape,
+        randoms: Iterable[np.random.Generator],
+        indices: Sequence[int],
+    ) -> Episode | None:
+        """The tasks that `draw` makes of each generator, at once and as tensors.
+
+        A family whose tasks are numbers may answer; the episode is then the one that collating
+        the tasks gives, bit for bit.  None: the tasks have to be drawn and collated.
+
+        Args:
+            split: The split.
+            shape: What a task looks like.
+            randoms: A generator a task.
+            indices: Position of each task in its stream.
+
+        Raises:
+            TaskError: Where `draw` would.
+        """
+        return None
+
 
 class TaskStream:
     """The endless sequence of tasks of one split: task i is a pure function of (seed, i).
 
-    A stream that learns (a curriculum) keeps what it learned in `state`; the streams here are
-    stateless, so resuming, sharding over ranks and evaluating on the same tasks are exact.
+    A stream keeps nothing, so resuming, sharding over ranks and evaluating on the same tasks are
+    exact; what a curriculum learns is its own state, see `tasks.curriculum`.
 
     Example:
         >>> from tasks.sources.sinusoid import Sinusoid
@@ -259,22 +284,20 @@ class TaskStream:
 
     def task(self, index: int) -> Task:
         """Task `index` of the stream."""
-        # The split is part of the key, so that validation never replays the draws of training.
-        key = (self.seed, ("train", "valid", "test").index(self.split), index)
-        return self.family.draw(self.split, self.shape, np.random.default_rng(key))
+        return self.family.draw(self.split, self.shape, self._random(index))
 
     def tasks(self, indices: Sequence[int]) -> list[Task]:
         """The tasks at `indices`."""
         return [self.task(index) for index in indices]
 
-    def state(self) -> dict[str, float]:
-        """What the stream has learned from outcomes, for the checkpoint; empty here."""
-        return {}
+    def episode(self, indices: Sequence[int]) -> Episode | None:
+        """The tasks at `indices` as tensors, where the family draws them as such."""
+        return self.family.draw_episode(self.split, self.shape, map(self._random, indices), indices)
 
-    def restore(self, state: dict[str, float]) -> None:
-        """Take up a checkpointed `state`."""
-        if state:
-            raise ValueError(f"a stateless stream cannot restore {sorted(state)}")
+    def _random(self, index: int) -> np.random.Generator:
+        # The split is part of the key, so that validation never replays the draws of training.
+        key = (self.seed, ("train", "valid", "test").index(self.split), index)
+        return np.random.default_rng(key)
 
 
 def union(first: Batch, second: Batch) -> Batch:

@@ -158,15 +158,17 @@ def check_disjoint(splits: Mapping[SplitName, Sequence[Hashable]]) -> None:
 def check_task(task: Task) -> None:
     """Refuse a task whose query holds a record or a text of its support.
 
+    A made example counts as all the records that it was made from.
+
     Raises:
         TaskError: Naming the record, or the start of the text.
     """
-    ids = {example.id for example in task.support}
+    ids = {i for example in task.support for i in (example.id, *example.origins)}
     keys = {text_key(example) for example in task.support} if task.kind != "value" else set()
     for example in task.query:
-        if example.id in ids:
+        if shared := ids & {example.id, *example.origins}:
             raise TaskError(
-                f"record {example.id} of {task.source!r} is in support and query of one task; "
+                f"record {min(shared)} of {task.source!r} is in support and query of one task; "
                 "draw without replacement"
             )
         if keys and (key := text_key(example)) in keys:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from tasks.episode import EpisodeShape, Example, LabelKind, SplitName, Task, TaskError, TaskFamily
+from tasks.episode import (
+    Batch,
+    Episode,
+    EpisodeShape,
+    Example,
+    LabelKind,
+    SplitName,
+    Task,
+    TaskError,
+    TaskFamily,
+)
 
 Range = tuple[float, float]
 
@@ -56,16 +69,58 @@ class Sinusoid(TaskFamily):
     def draw(self, split: SplitName, shape: EpisodeShape, random: np.random.Generator) -> Task:
         """One sinusoid with K support and Q query points."""
         _, shots, queries = shape.draw(random)
-        if shots < 0 or queries < 0 or shots + queries == 0:
-            raise TaskError(f"{self.name!r}: {shots} shots and {queries} queries make no task")
-        amplitude = random.uniform(*self.amplitude)
-        phase = random.uniform(*self.phase)
-        frequency = random.uniform(*self.frequency)
-        x = random.uniform(*self.inputs, size=shots + queries)
-        # y = A sin(w x - b)
-        y = amplitude * np.sin(frequency * x - phase)
+        x, y = self._curves(shots, queries, [random])
         points = tuple(
-            Example(i, inputs=(float(a),), values=(float(b),))
-            for i, (a, b) in enumerate(zip(x, y, strict=True))
+            Example(i, inputs=(a,), values=(b,))
+            for i, (a, b) in enumerate(zip(x[0].tolist(), y[0].tolist(), strict=True))
         )
         return Task(self.name, self.kind, points[:shots], points[shots:])
+
+    def draw_episode(
+        self,
+        split: SplitName,
+        shape: EpisodeShape,
+        randoms: Iterable[np.random.Generator],
+        indices: Sequence[int],
+    ) -> Episode | None:
+        shots = shape.shots
+        # Tasks of different sizes are padded by the collator, and so are empty sets.
+        if not isinstance(shots, int) or not isinstance(shape.ways, int):
+            return None
+        if min(shots, shape.queries, len(indices)) < 1:
+            return None
+        x, y = self._curves(shots, shape.queries, list(randoms))
+        points = [torch.from_numpy(z.astype(np.float32)).unsqueeze(-1) for z in (x, y)]
+        ids = torch.arange(x.shape[1]).expand(x.shape)
+        support = self._batch(ids[:, :shots], *(z[:, :shots] for z in points))
+        query = self._batch(ids[:, shots:], *(z[:, shots:] for z in points))
+        return Episode(tuple(indices), support, query)
+
+    def _curves(
+        self, shots: int, queries: int, randoms: Sequence[np.random.Generator]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """x and y `[T, K + Q]` of a sinusoid a generator."""
+        points = shots + queries
+        if shots < 0 or queries < 0 or not points:
+            raise TaskError(f"{self.name!r}: {shots} shots and {queries} queries make no task")
+        ranges = [self.amplitude, self.phase, self.frequency, *[self.inputs] * points]
+        low, high = np.array(ranges).T
+        drawn = low + (high - low) * np.stack([random.random(3 + points) for random in randoms])
+        amplitude, phase, frequency = drawn[:, :3].T[..., None]
+        x = drawn[:, 3:]
+        # y = A sin(w x - b)
+        return x, amplitude * np.sin(frequency * x - phase)
+
+    def _batch(self, ids: Tensor, inputs: Tensor, values: Tensor) -> Batch:
+        tasks = len(ids)
+        return Batch(
+            source=(self.name,) * tasks,
+            kind=self.kind,
+            ids=ids,
+            example_mask=torch.ones(ids.shape, dtype=torch.bool),
+            class_mask=torch.zeros(tasks, 0, dtype=torch.bool),
+            class_ids=torch.zeros(tasks, 0, dtype=torch.int64),
+            label_names=((),) * tasks,
+            inputs=inputs,
+            values=values,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -11,7 +12,8 @@ import torch
 from meta_models.params import Params
 from metalearn.learner import Learner, Metrics
 from metalearn.training import MetaTraining, NonFiniteLoss, OuterLoop
-from tasks.episode import Batch, Episode
+from tasks.curriculum import Curriculum, Difficulty, Progress
+from tasks.episode import Batch, Episode, EpisodeShape, TaskStream
 
 
 class Scripted(Learner):
@@ -200,6 +202,66 @@ def test_each_step_sees_its_own_tasks_also_after_restoring() -> None:
 
     assert isinstance(again.learner, Scripted)
     assert again.learner.steps == [2, 3, 4, 5]
+
+
+class Judging(Scripted):
+    """Its losses of single tasks depend on its state."""
+
+    def meta_gradient(
+        self, state: Params, episode: Episode, progress: float = 1.0
+    ) -> tuple[Params, Metrics]:
+        gradient, _ = super().meta_gradient(state, episode)
+        losses = [1.0 + float(state["b"].sin()) * (i % 7) / 10 for i in episode.index]
+        return gradient, {"loss": sum(losses) / len(losses), "losses": losses}
+
+
+@pytest.mark.parametrize("rule", [Difficulty(), Progress()], ids=["difficulty", "progress"])
+def test_a_training_with_a_curriculum_is_restored_bit_for_bit(text_family, rule) -> None:
+    def fresh() -> tuple[MetaTraining, list[tuple[int, ...]]]:
+        seen: list[tuple[int, ...]] = []
+        stream = TaskStream(text_family, "train", EpisodeShape(2, 1, 1), seed=0)
+        curriculum = Curriculum(stream, rule, tasks=2, pool=3, steps=8)
+
+        def episode(step: int) -> Episode:
+            seen.append(tuple(curriculum.indices(step)))
+            return Episode(seen[-1], *[episode_of(step).support] * 2)
+
+        learner, start = Judging(random_gradient), torch.Generator().manual_seed(0)
+        return MetaTraining(learner, episode, None, OuterLoop(steps=8), start, curriculum), seen
+
+    whole, chosen = fresh()
+    for _ in range(4):
+        whole.take_step()
+    tensors, numbers = whole.snapshot()
+    numbers = json.loads(json.dumps(numbers))
+    rest = [whole.take_step() for _ in range(4)]
+
+    again, others = fresh()
+    again.restore(tensors, numbers)
+    same = [again.take_step() for _ in range(4)]
+
+    assert others == chosen[4:]
+    for figures, expected in zip(same, rest, strict=True):
+        assert "losses" not in figures
+        assert figures["task_score"] == expected["task_score"]
+        assert figures["loss"] == expected["loss"]
+    assert again.snapshot()[1] == whole.snapshot()[1]
+    assert all(torch.equal(again.state[n], whole.state[n]) for n in whole.state)
+    assert numbers["curriculum"]
+
+
+def test_a_curriculum_needs_the_losses_of_single_tasks(text_family) -> None:
+    stream = TaskStream(text_family, "train", EpisodeShape(2, 1, 1), seed=0)
+    curriculum = Curriculum(stream, Difficulty(), tasks=1, pool=2, steps=5)
+    learner, start = Scripted(random_gradient), torch.Generator().manual_seed(0)
+    run = MetaTraining(learner, episode_of, None, OuterLoop(steps=5), start, curriculum)
+    before = {n: v.clone() for n, v in run.state.items()}
+
+    with pytest.raises(TypeError, match="Scripted gives no losses of single tasks"):
+        run.take_step()
+
+    assert all(torch.equal(run.state[n], before[n]) for n in before)
+    assert "curriculum" not in training(OuterLoop()).snapshot()[1]
 
 
 def test_a_snapshot_does_not_change_with_the_training() -> None:

@@ -102,9 +102,6 @@ def test_task_is_a_pure_function_of_seed_split_and_index(family):
     assert stream.tasks([2, 5, 9]) == [expected[2], expected[5], expected[9]]
     others = [TaskStream(family, "train", shape, seed=4).task(2), stream.task(3)]
     assert stream.task(2) not in others
-    assert stream.state() == {}
-    with pytest.raises(ValueError, match="stateless"):
-        stream.restore({"x": 1.0})
 
 
 def test_order_of_class_names_in_the_splits_does_not_move_the_draws(family):

@@ -1,6 +1,7 @@
 """Sources: what they read, what they refuse, and real data."""
 
 import csv
+import dataclasses
 import gzip
 import json
 import math
@@ -11,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from tasks.episode import EpisodeShape, Example, TaskError, TaskStream
+from tasks.collate import Collator
+from tasks.episode import Batch, EpisodeShape, Example, TaskError, TaskStream
 from tasks.sources.files import data_folder, find, read_examples
 from tasks.sources.hub import load_examples
 from tasks.sources.records import RecordFamily
@@ -245,6 +248,35 @@ def test_sinusoid_points_lie_on_one_curve_within_the_ranges():
         (x,), (y,) = point.inputs, point.values
         assert -5 <= x <= 5
         assert y == pytest.approx(amplitude * math.sin(frequency * x - phase), abs=1e-12)
+
+
+@pytest.mark.parametrize(("shots", "queries"), [(10, 10), (5, 100), (1, 1), (7, 3)])
+@pytest.mark.parametrize("frequency", [(1.0, 1.0), (0.8, 1.2)])
+def test_sinusoids_drawn_at_once_are_those_drawn_one_by_one(shots, queries, frequency):
+    family = Sinusoid(frequency=frequency)
+    stream = TaskStream(family, "train", EpisodeShape(shots=shots, queries=queries), seed=3)
+    indices = range(40, 65)
+    drawn = stream.episode(indices)
+    collated = Collator(None).collate(stream.tasks(indices), indices)
+    assert drawn is not None and drawn.index == collated.index
+    for split in ("support", "query"):
+        for field in dataclasses.fields(Batch):
+            one, other = (getattr(getattr(e, split), field.name) for e in (drawn, collated))
+            if isinstance(other, torch.Tensor):
+                assert one.dtype == other.dtype and torch.equal(one, other), field.name
+            else:
+                assert one == other, field.name
+
+
+@pytest.mark.parametrize(
+    "shape", [EpisodeShape(shots=(3, 8)), EpisodeShape(shots=0), EpisodeShape(ways=(2, 3))]
+)
+def test_sinusoids_of_other_sizes_are_left_to_the_collator(shape):
+    assert TaskStream(Sinusoid(), "train", shape, seed=0).episode(range(3)) is None
+
+
+def test_texts_are_left_to_the_collator(family):
+    assert TaskStream(family, "train", EpisodeShape(2, 1, 1), seed=0).episode(range(3)) is None
 
 
 def test_sinusoid_refuses_turned_ranges_and_empty_tasks():
