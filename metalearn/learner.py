@@ -18,7 +18,8 @@ from meta_models.params import Params
 from tasks.episode import Batch, Episode
 
 Adapted = Any
-Metrics = dict[str, float]
+Metrics = dict[str, Any]
+"""Figures by name: numbers; and "losses", the list of the losses of the single tasks."""
 
 
 class Learner(ABC):
@@ -66,7 +67,8 @@ class Learner(ABC):
             progress: Fraction of the meta-training that is done, for what is annealed.
 
         Returns:
-            A gradient for every name of the state, and figures worth logging ("loss").
+            A gradient for every name of the state, and figures worth logging: "loss", and the same
+            task by task, "losses", without which no curriculum can choose tasks for the learner.
 
         Raises:
             TypeError: If the learner has nothing to train.
@@ -80,6 +82,9 @@ class Learner(ABC):
 
 def in_passes(episode: Episode, size: int) -> Iterator[Episode]:
     """The tasks of an episode, `size` at a time."""
+    if size >= episode.tasks:
+        yield episode
+        return
     for first in range(0, episode.tasks, size):
         yield episode.select(first, min(first + size, episode.tasks))
 
@@ -90,9 +95,17 @@ def add(total: Params, gradient: Params) -> Params:
 
 
 def mean_metrics(metrics: Sequence[tuple[int, Metrics]]) -> Metrics:
-    """Mean of figures over passes, weighted by the number of tasks of each."""
+    """Figures of all passes: numbers averaged by the tasks of each, lists joined.
+
+    Example:
+        >>> two, one = {"loss": 2.0, "losses": [1.0, 3.0]}, {"loss": 5.0, "losses": [5.0]}
+        >>> mean_metrics([(2, two), (1, one)])
+        {'loss': 3.0, 'losses': [1.0, 3.0, 5.0]}
+    """
     total = sum(tasks for tasks, _ in metrics)
     return {
-        name: sum(tasks * figures[name] for tasks, figures in metrics) / total
-        for name in metrics[0][1]
+        name: [loss for _, figures in metrics for loss in figures[name]]
+        if isinstance(value, list)
+        else sum(tasks * figures[name] for tasks, figures in metrics) / total
+        for name, value in metrics[0][1].items()
     }

@@ -76,25 +76,26 @@ class EvolutionStrategies(Learner):
     ) -> tuple[Params, Metrics]:
         theta = {n: v.detach() for n, v in state.items()}
         total = {n: torch.zeros_like(v) for n, v in theta.items()}
-        losses = []
+        seen = []
         for noise in self.noise(theta, episode):
             step = {n: self.deviation * e for n, e in noise.items()}
-            ahead = self.loss(each(torch.add, theta, step), episode)
-            behind = self.loss(each(torch.sub, theta, step), episode)
+            ahead = self.losses(each(torch.add, theta, step), episode)
+            behind = self.losses(each(torch.sub, theta, step), episode)
             # (F(theta + sigma e) - F(theta - sigma e)) / (2 sigma) e, averaged over the pairs
-            weight = (ahead - behind) / (2 * self.deviation * self.pairs)
+            weight = (ahead.mean() - behind.mean()) / (2 * self.deviation * self.pairs)
             total = {n: g + weight * noise[n] for n, g in total.items()}
-            losses += [ahead, behind]
-        return total, {"loss": torch.stack(losses).mean().item()}
+            seen += [ahead, behind]
+        loss_T = torch.stack(seen).mean(0)
+        return total, {"loss": loss_T.mean().item(), "losses": loss_T.tolist()}
 
-    def loss(self, state: Params, episode: Episode) -> Tensor:
-        """F: mean query loss over the tasks after adaptation."""
+    def losses(self, state: Params, episode: Episode) -> Tensor:
+        """`[T]` query losses after adaptation; F is their mean."""
         losses = []
         for part in in_passes(episode, self.tasks_per_pass):
             adapted = self.adapt(state, part.support)[-1]
             with torch.no_grad():
                 losses.append(self.model.loss(adapted, part.query))
-        return torch.cat(losses).mean()
+        return torch.cat(losses)
 
     def noise(self, state: Params, episode: Episode) -> list[Params]:
         """The directions e_i of an episode, drawn by its tasks and their records."""

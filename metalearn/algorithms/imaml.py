@@ -111,7 +111,8 @@ class IMAML(Learner):
                 (u[n] * (self.strength * phi_0[n] - inner[n])).sum() for n in u
             )
             total = add(total, gradients(surrogate / episode.tasks, theta))
-            metrics.append((few.tasks, {"loss": losses.mean().item()}))
+            figures = {"loss": losses.mean().item(), "losses": losses.tolist()}
+            metrics.append((few.tasks, figures))
         return total, mean_metrics(metrics)
 
     def passes(self) -> float:

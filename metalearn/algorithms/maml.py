@@ -111,11 +111,12 @@ class MAML(Learner):
             path = inner_loop(self.model, phi, part.support, self.loop, graph=graph, meta=meta)
             # 1/T sum_t sum_s w_s L_query(phi_s(theta)), where w is 1 at s = S and else 0 in MAML
             losses = [
-                weight * self.model.loss(values, part.query).sum()
+                weight * self.model.loss(values, part.query)
                 for weight, values in zip(weights, path, strict=True)
                 if weight
             ]
-            loss = torch.stack(losses).sum() / episode.tasks
+            loss_T = torch.stack(losses).sum(0)
+            loss = loss_T.sum() / episode.tasks
             if self.clamp:
                 limit = self.clamp / episode.tasks
                 slope = gradients(loss, meta)  # [T, ...]: of each task by itself
@@ -123,7 +124,8 @@ class MAML(Learner):
             else:
                 gradient = gradients(loss, theta)
             total = add(total, gradient)
-            metrics.append((part.tasks, {"loss": loss.item() * episode.tasks / part.tasks}))
+            figure = loss.item() * episode.tasks / part.tasks
+            metrics.append((part.tasks, {"loss": figure, "losses": loss_T.tolist()}))
         return total, mean_metrics(metrics)
 
     def passes(self) -> float:

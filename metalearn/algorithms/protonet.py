@@ -76,7 +76,8 @@ class ProtoNet(Learner):
             assert labels is not None
             right = linear(head, features, part.query.class_mask).argmax(-1) == labels
             accuracy = (right.sum(1) / (labels >= 0).sum(1)).mean().item()
-            metrics.append((part.tasks, {"loss": losses.mean().item(), "accuracy": accuracy}))
+            figures = {"loss": losses.mean().item(), "accuracy": accuracy}
+            metrics.append((part.tasks, figures | {"losses": losses.tolist()}))
         return total, mean_metrics(metrics)
 
 

@@ -79,29 +79,30 @@ class Reptile(Learner):
         total: Params = {}
         metrics = []
         for few in in_passes(episode, 1 if self.epsilon else self.tasks_per_pass):
-            way, rest, loss = self._way(theta, moved, few)
+            way, rest, loss_T = self._way(theta, moved, few)
             total = add(total, way | rest)
             if self.epsilon:
                 # theta_t = theta_{t-1} + epsilon (phi_t - theta_{t-1})
                 theta = theta | {n: theta[n] - self.epsilon * way[n] for n in way}
-            metrics.append((few.tasks, {"loss": loss}))
+            figures = {"loss": loss_T.mean().item(), "losses": loss_T.tolist()}
+            metrics.append((few.tasks, figures))
         # serial: (theta - theta_T) / epsilon is the sum of the ways
         return {name: g / episode.tasks for name, g in total.items()}, mean_metrics(metrics)
 
-    def _way(self, theta: Params, moved: Params, few: Episode) -> tuple[Params, Params, float]:
-        """theta - phi_S of what moves, and the slope in the rest, summed over some tasks."""
+    def _way(self, theta: Params, moved: Params, few: Episode) -> tuple[Params, Params, Tensor]:
+        """theta - phi_S of what moves and the slope in the rest, summed over some tasks; losses."""
         task = union(few.support, few.query)
         phi = adapt_by_gradient(self.model, self.loop, theta, task)[-1]
         fixed = {n: v.clone().requires_grad_() for n, v in phi.items() if n not in moved}
-        loss = self.model.loss(phi | fixed, task)
-        slope = gradients(loss.sum(), fixed) if fixed else {}
+        loss_T = self.model.loss(phi | fixed, task)
+        slope = gradients(loss_T.sum(), fixed) if fixed else {}
         way = {n: (stack({n: theta[n]}, few.tasks)[n] - phi[n]).sum(0) for n in moved}
         rest = {
             n: slope[n].sum(0) if n in slope else torch.zeros_like(v)
             for n, v in theta.items()
             if n not in moved
         }
-        return way, rest, loss.mean().item()
+        return way, rest, loss_T.detach()
 
     def passes(self) -> float:
         return self.loop.passes(self.model)

@@ -76,7 +76,8 @@ class MultiTask(Learner):
             )
             losses = errors.sum(1) / (labels != IGNORE).sum(1)
             total = add(total, gradients(losses.sum() / episode.tasks, theta))
-            metrics.append((part.tasks, {"loss": losses.mean().item()}))
+            figures = {"loss": losses.mean().item(), "losses": losses.tolist()}
+            metrics.append((part.tasks, figures))
         return total, mean_metrics(metrics)
 
     def passes(self) -> float:

@@ -21,6 +21,7 @@ from torch import Tensor
 from meta_models.model import Model
 from meta_models.params import Params, gradients, leaves, part, pick
 from metalearn.inner.adjoint import recomputed
+from metalearn.inner.engines import Engine
 from metalearn.inner.optimizers import SGD, Optimizer
 from metalearn.inner.rules import LearnedRates, Preconditioner, align
 from tasks.episode import Batch
@@ -44,6 +45,10 @@ class InnerLoop:
             the ones before are treated as in first order (truncated back-propagation). None: all.
         gradient: How the exact gradient is had: from the unrolled graph, or step by step from the
             kept states ("adjoint": the same to rounding, in memory that does not grow with S).
+        engine: Another library that takes the steps, one task at a time; None: this file.
+
+    Raises:
+        ModelError: If the engine cannot run such a loop.
 
     Example:
         >>> InnerLoop(steps=5, rates={"head": 0.1}).parts  # ANIL
@@ -57,6 +62,11 @@ class InnerLoop:
     preconditioner: Preconditioner | None = None
     exact_steps: int | None = None
     gradient: Literal["unrolled", "adjoint"] = "unrolled"
+    engine: Engine | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine is not None:
+            self.engine.check(self)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -64,7 +74,7 @@ class InnerLoop:
         return tuple(self.rates)
 
     def init(self, model: Model, state: Params) -> Params:
-        """Meta-parameters of the steps themselves (rates, preconditioner) before training.
+        """Meta-parameters of the steps themselves (rates, preconditioner, transforms), untrained.
 
         Args:
             model: The functional model.
@@ -74,8 +84,14 @@ class InnerLoop:
         own = self.learned.init(shapes, self.rates) if self.learned else {}
         if self.preconditioner is not None:
             own |= self.preconditioner.init(shapes)
+        if self.engine is not None:
+            own |= self.engine.init(shapes)
         like = next(iter(state.values()))
         return {name: value.to(like) for name, value in own.items()}
+
+    def exact(self, step: int) -> bool:
+        """Whether an exact gradient goes through step 0, 1, ... in full."""
+        return self.exact_steps is None or step >= self.steps - self.exact_steps
 
     def encodes(self, model: Model) -> bool:
         """Whether the steps change what features depend on."""
@@ -120,13 +136,16 @@ def inner_loop(
     if features is None and not loop.encodes(model):
         features = model.features(values, support)
     rules = pick(meta or {}, ("rate", "metric"))
+    if loop.engine is not None:
+        return loop.engine.run(
+            model, values, support, loop, graph=graph, rules=rules, features=features
+        )
     slots = loop.optimizer.start(pick(values, loop.parts))
-    exact_from = 0 if loop.exact_steps is None else max(0, loop.steps - loop.exact_steps)
     path = [values]
     for step in range(loop.steps):
         state = (values, slots, rules, {} if features is None else {"features": features})
         take = partial(_step, model, loop, support, step)
-        if graph != "second" or step < exact_from:
+        if graph != "second" or not loop.exact(step):
             moved, slots = take("none" if graph == "none" else "first", *state)
         elif loop.gradient == "unrolled":
             moved, slots = take("second", *state)

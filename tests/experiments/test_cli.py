@@ -21,6 +21,7 @@ CATALOG = {
     "LEARNERS": {"maml": "second-order MAML"},
     "FAMILIES": {"builtin": "generated intents"},
     "BACKBONES": {"minilm": "packaged weights"},
+    "ADAPTERS": {"lora": "low rank"},
 }
 
 
@@ -72,7 +73,7 @@ def test_help_answers_without_loading_torch(words):
 def test_every_command_is_in_the_help(capsys):
     assert main([]) == 0
     said = capsys.readouterr().out
-    for command in ("list", "train", "evaluate", "adapt", "predict", "report"):
+    for command in ("list", "train", "evaluate", "adapt", "predict", "reproduce", "report"):
         assert f"\n    {command} " in said
 
 
@@ -81,7 +82,7 @@ def test_the_catalog_is_one_line_each(calls, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["quick", "Five", "minutes"] for line in lines)
     assert any(line.split() == ["maml", "second-order", "MAML"] for line in lines)
-    assert len(lines) == 4 + 5
+    assert len(lines) == 5 + 6
 
 
 def test_train_runs_the_experiment_and_prints_the_folder_last(calls, capsys):

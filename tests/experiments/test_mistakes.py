@@ -1,12 +1,14 @@
 """A mistake of the user ends in one line that names the thing and the remedy, and in status 2."""
 
 import json
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
 from experiments.cli import main
+from metalearn.inner.learn2learn_engine import learn2learn
 
 TINY = """
 train quickstart --learners prototypes --evaluation.reference prototypes --threads 1
@@ -148,6 +150,51 @@ def test_a_backbone_that_is_not_there(refused):
 def test_second_order_with_an_attention_that_has_none(refused):
     line = refused(*MAML, "--backbone.attention", "sdpa")
     assert "'sdpa' has no second derivative; use --backbone.attention eager" in line
+
+
+@pytest.mark.parametrize(
+    ("engine", "words", "expected"),
+    [
+        (
+            "higher",
+            ["--inner.gradient", "adjoint"],
+            "inner.engine higher has no adjoint; set inner.gradient to unrolled, or inner.engine "
+            "to native",
+        ),
+        (
+            "learn2learn",
+            ["--inner.optimizer", "adam"],
+            "inner.engine learn2learn takes plain gradient steps; set inner.optimizer to sgd, or "
+            "inner.engine to higher or native",
+        ),
+        (
+            "learn2learn",
+            ["--learners", "prototypes", "meta-curvature"],
+            "inner.engine learn2learn has no preconditioner Kronecker; set inner.engine to higher",
+        ),
+        (
+            "native",
+            ["--learners", "prototypes", "gbml", "--inner.head-rate", "0.3"],
+            "learn2learn's GBML has one fixed rate for all that adapts; set inner.head_rate to "
+            "inner.rate",
+        ),
+    ],
+)
+def test_what_a_library_cannot_run(refused, engine, words, expected):
+    if engine != "higher" and PathFinder.find_spec("learn2learn") is None:
+        pytest.skip("learn2learn is not installed")
+    assert expected in refused(*MAML, *words, "--inner.engine", engine)
+
+
+def test_a_library_that_is_not_installed(refused, monkeypatch):
+    found = PathFinder.find_spec
+    monkeypatch.setattr(
+        PathFinder, "find_spec", lambda name, *a: found(name, *a) if name != "learn2learn" else None
+    )
+    learn2learn.cache_clear()
+    for words in (["--inner.engine", "learn2learn"], ["--learners", "prototypes", "gbml"]):
+        line = refused(*MAML, *words)
+        assert "learn2learn is not installed; `make install` builds it" in line
 
 
 def test_an_adapter_that_matches_nothing(refused):

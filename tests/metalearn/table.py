@@ -14,12 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from meta_models.errors import ModelError
 from meta_models.features import FeatureStore
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
-from meta_models.params import Params, part
+from meta_models.params import Params, norm, part
 from metalearn.algorithms.cavia import cavia
 from metalearn.algorithms.evolution import EvolutionStrategies
+from metalearn.algorithms.gbml import gbml
 from metalearn.algorithms.imaml import IMAML
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.maml_plus_plus import maml_plus_plus
@@ -33,6 +35,7 @@ from metalearn.baselines.logistic_regression import LogisticRegression
 from metalearn.baselines.majority import Majority
 from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
+from metalearn.inner.learn2learn_engine import learn2learn, named_transform
 from metalearn.inner.loop import InnerLoop
 from metalearn.inner.optimizers import Adam, Momentum
 from metalearn.inner.rules import LearnedRates
@@ -98,6 +101,26 @@ def one_step(loop: InnerLoop) -> InnerLoop:
     return InnerLoop(min(loop.steps, 1), loop.rates)
 
 
+try:
+    learn2learn()
+    _missing = ""
+except ModelError as error:
+    _missing = str(error)
+needs_learn2learn = pytest.mark.skipif(bool(_missing), reason=_missing)
+
+
+def kronecker_factored(model: Model, loop: InnerLoop, tasks: int) -> Learner:
+    """learn2learn's GBML, where it is installed, with its one rate.
+
+    The gradient of a factor is a sum of products over an axis, most of which cancel: at a quarter
+    of the rate it is good to 1e-5 in fp32.
+    """
+    if _missing:
+        pytest.skip(_missing)
+    one_rate = replace(loop, rates=dict.fromkeys(loop.rates, loop.rates["head"] / 4))
+    return gbml(model, one_rate, named_transform("kronecker"), tasks_per_pass=tasks)
+
+
 TABLE = {
     "maml": Row(lambda m, loop, t: MAML(m, loop, tasks_per_pass=t), gradient="exact"),
     "maml-one-step": Row(
@@ -129,6 +152,7 @@ TABLE = {
         ),
         gradient="exact",
     ),
+    "gbml": Row(kronecker_factored, gradient="exact"),
     "proto-maml": Row(
         lambda m, loop, t: proto_maml(m, loop, tasks_per_pass=t),
         gradient="exact",
@@ -246,6 +270,14 @@ def model_state(state: Params) -> Params:
     return {
         n: value for n, value in state.items() if part(n) not in ("classifier", "rate", "metric")
     }
+
+
+def assert_same(found: Params, expected: Params, tolerance: float) -> None:
+    """Every tensor is near, and none is zero."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert norm({name: value}) > 0, name
+        assert_near(found[name], value, tolerance, name)
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
