@@ -20,15 +20,17 @@ from experiments.config import (
     Settings,
 )
 from experiments.errors import UserError, nearest
+from experiments.loops import build_loop
+from experiments.sampling import augmented
 from meta_models.adapters import Adapter
 from meta_models.backbone import load_backbone
-from meta_models.errors import ModelError
 from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
 from metalearn.algorithms.cavia import cavia
 from metalearn.algorithms.evolution import EvolutionStrategies
+from metalearn.algorithms.gbml import gbml
 from metalearn.algorithms.imaml import IMAML
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.maml_plus_plus import maml_plus_plus
@@ -42,11 +44,13 @@ from metalearn.baselines.logistic_regression import LogisticRegression
 from metalearn.baselines.majority import Majority
 from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
+from metalearn.inner.learn2learn_engine import named_transform
 from metalearn.inner.loop import InnerLoop
-from metalearn.inner.optimizers import SGD, Adam, Momentum
 from metalearn.learner import Learner
 from metalearn.training import OuterLoop
+from tasks.augment import AugmentedStream
 from tasks.collate import Collator
+from tasks.curriculum import Curriculum
 from tasks.episode import Episode, EpisodeShape, SplitName, TaskFamily, TaskStream
 from tasks.sources import files, hub
 from tasks.sources.builtin import builtin
@@ -62,7 +66,7 @@ def build_family(settings: FamilySettings) -> TaskFamily:
     if settings.source == "builtin":
         return builtin()
     if settings.source == "sinusoid":
-        return Sinusoid(name=settings.name)
+        return Sinusoid(settings.name, phase=settings.phase, frequency=settings.frequency)
     if settings.source == "file":
         if not settings.path:
             raise UserError("family.path is empty; name a jsonl, csv or parquet file")
@@ -108,6 +112,7 @@ def build_model(
         pooling=backbone.pooling,
         unit=backbone.normalize,
         context=context,
+        keep_trunk=backbone.keep_trunk,
     )
 
 
@@ -143,7 +148,7 @@ class Workshop:
     def model(self) -> Model:
         """The model with its adapter and head, or the MLP."""
         if self.experiment.backbone.name == "mlp":
-            return self._share(MLP, "mlp")
+            return self._mlp()
         return self._language_model(self.experiment.adapter)
 
     @property
@@ -151,7 +156,7 @@ class Workshop:
         """The model with a context beside its input."""
         size = self.experiment.inner.context
         if self.experiment.backbone.name == "mlp":
-            return self._share(lambda: MLP(context=size), "mlp with a context", str(size))
+            return self._mlp(size)
         return self._language_model(self.experiment.adapter, context=size)
 
     @property
@@ -187,6 +192,12 @@ class Workshop:
             lambda: Collator(tokenizer, max_length=length), "collator", name, str(length)
         )
 
+    def _mlp(self, context: int = 0) -> MLP:
+        weights = self.experiment.backbone.weights
+        return self._share(
+            lambda: MLP(context=context, weights=weights), "mlp", str(context), weights
+        )
+
     def _language_model(
         self, adapter: AdapterSettings, head: HeadSettings | None = None, context: int = 0
     ) -> AdaptedModel:
@@ -198,8 +209,8 @@ class Workshop:
             *("model", backbone, adapter, head, str(context)),
         )
 
-    def stream(self, split: SplitName, shots: int | None, seed: int) -> TaskStream:
-        """The tasks of a split; `shots` None: as in meta-training.
+    def stream(self, split: SplitName, shots: int, seed: int) -> TaskStream:
+        """The tasks of a split, as they are judged on.
 
         Raises:
             RuntimeError: If test tasks are asked for before the choices are frozen.
@@ -207,34 +218,40 @@ class Workshop:
         if split == "test" and not self.frozen:
             raise RuntimeError("test tasks are read only after every choice is frozen")
         wanted = self.experiment.episodes
-        if shots is not None:
-            shape = EpisodeShape(wanted.ways, shots, wanted.queries)
-            return TaskStream(self.family, split, shape, seed=seed)
-        shape = EpisodeShape(
-            wanted.ways if wanted.train_ways is None else wanted.train_ways,
-            wanted.train_shots or (min(wanted.shots), max(wanted.shots)),
-            wanted.train_queries or wanted.queries,
-        )
+        shape = EpisodeShape(wanted.ways, shots, wanted.queries)
         return TaskStream(self.family, split, shape, seed=seed)
 
-    def episode(self, stream: TaskStream, indices: Sequence[int]) -> Episode:
+    def episode(self, stream: TaskStream | AugmentedStream, indices: Sequence[int]) -> Episode:
         """Some tasks of a stream as tensors."""
         drawn = stream.episode(indices)
         return drawn or self.collator.collate(stream.tasks(indices), indices)
 
-    def training_episodes(self, shots: int, seed: int) -> Callable[[int], Episode]:
-        """The T tasks of meta-step k: numbers k T .. (k + 1) T of the training stream.
+    def training_stream(self, shots: int, seed: int) -> TaskStream:
+        """The training tasks; `shots` 0: drawn from `episodes.train_shots` for every task."""
+        wanted = self.experiment.episodes
+        shape = EpisodeShape(
+            wanted.ways if wanted.train_ways is None else wanted.train_ways,
+            shots or wanted.train_shots or (min(wanted.shots), max(wanted.shots)),
+            wanted.train_queries or wanted.queries,
+        )
+        return TaskStream(self.family, "train", shape, seed=seed)
 
-        Args:
-            shots: K; 0: drawn from `episodes.train_shots` for every task.
-            seed: Seed of the stream.
+    def training_episodes(
+        self, shots: int, seed: int, curriculum: Curriculum | None = None
+    ) -> Callable[[int], Episode]:
+        """The T tasks of meta-step k, augmented if the settings say so.
+
+        They have the numbers k T .. (k + 1) T of the training stream, or those of a curriculum.
         """
-        stream = self.stream("train", None, seed)
-        if shots:
-            shape = EpisodeShape(stream.shape.ways, shots, stream.shape.queries)
-            stream = TaskStream(self.family, "train", shape, seed=seed)
+        stream = self.training_stream(shots, seed)
+        tasks = augmented(self.experiment.sampling, stream, self.collator.tokenizer)
         size = self.experiment.outer.tasks
-        return lambda step: self.episode(stream, range(step * size, (step + 1) * size))
+
+        def episode(step: int) -> Episode:
+            first = range(step * size, (step + 1) * size)
+            return self.episode(tasks, curriculum.indices(step) if curriculum else first)
+
+        return episode
 
     def learner(self, name: str) -> Learner:
         """A learner by its catalog name.
@@ -259,31 +276,10 @@ class Workshop:
             order: Order of the meta-gradient that will be taken through it.
 
         Raises:
-            ModelError: If the attention has no second derivative and one is needed.
+            ModelError: If the attention has no second derivative and one is needed, or the engine
+                cannot run such a loop.
         """
-        inner, backbone = self.experiment.inner, self.experiment.backbone
-        parts = parts or inner.parts
-        fused = backbone.attention != "eager" and backbone.name != "mlp"
-        if order == 2 and fused and {"adapter", "context"} & set(parts):
-            raise ModelError(
-                f"attention {backbone.attention!r} has no second derivative; "
-                "use --backbone.attention eager, or --inner.order 1"
-            )
-        head = inner.rate if inner.head_rate is None else inner.head_rate
-        body = "body" if backbone.name == "mlp" else "adapter"
-        rates = {
-            "adapter": (body, inner.rate),
-            "head": ("head", head),
-            "context": ("context", inner.rate),
-        }
-        optimizers = {"sgd": SGD(), "momentum": Momentum(inner.momentum), "adam": Adam()}
-        return InnerLoop(
-            steps=inner.steps,
-            rates=dict(rates[part] for part in parts),
-            optimizer=optimizers[inner.optimizer],
-            exact_steps=inner.exact_steps,
-            gradient=inner.gradient,
-        )
+        return build_loop(self.experiment, parts, order)
 
     def maml(self, order: int, parts: Sequence[str] | None = None) -> MAML:
         """MAML of an order, over some parts."""
@@ -340,6 +336,13 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
     ),
     "maml++": lambda w: maml_plus_plus(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
     "meta-curvature": lambda w: meta_curvature(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
+    "gbml": lambda w: gbml(
+        w.model,
+        w.loop(order=w.experiment.inner.order),
+        named_transform(w.experiment.inner.transform),
+        order=w.experiment.inner.order,
+        tasks_per_pass=_passes(w),
+    ),
     "proto-maml": lambda w: proto_maml(
         w.prototype_model,
         w.loop(order=w.experiment.inner.order),

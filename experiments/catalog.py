@@ -10,11 +10,13 @@ from experiments.config import (
     BackboneSettings,
     EpisodeSettings,
     EvaluationSettings,
+    EvolutionSettings,
     Experiment,
     FamilySettings,
     InnerSettings,
     OuterSettings,
 )
+from meta_models.methods import METHODS
 
 LEARNERS = {
     "majority": "class frequencies of the support set",
@@ -30,6 +32,7 @@ LEARNERS = {
     "meta-sgd": "MAML with a learned rate for each element or tensor",
     "maml++": "MAML with a multi-step loss, learned rates a tensor and step, and annealed order",
     "meta-curvature": "MAML with a learned Kronecker-factored preconditioner",
+    "gbml": "MAML with a learnable transform of the gradients, run by learn2learn (GBML)",
     "proto-maml": "MAML whose head starts from the prototypes of the task",
     "cavia": "MAML in which only a context adapts: inputs of an mlp, or a soft prompt",
     "imaml": "implicit MAML: the meta-gradient from the optimum of a proximal inner problem",
@@ -54,6 +57,8 @@ BACKBONES = {
     "mlp": "1-40-40-1 perceptron for regression",
 }
 
+ADAPTERS = {name: method.changes for name, method in METHODS.items()}
+
 BANKING77 = FamilySettings(
     source="file",
     name="banking77",
@@ -62,6 +67,50 @@ BANKING77 = FamilySettings(
     fold="01",
 )
 FOLDS = ("01", "02", "03", "04", "05")
+CLINC150 = BANKING77.model_copy(
+    update={
+        "name": "clinc150",
+        "path": "protaugment_oos/data.jsonl.gz",
+        "folds": "protaugment_oos/folds.json",
+    }
+)
+
+ROWS = {"head.kind": ("slots",), "inner.rate": (0.1, 0.3), "inner.steps": (1, 3)}
+"""A grid for learners that learn the rows of their head."""
+PROTOTYPES = {"head.kind": ("prototype",), "inner.rate": (0.03, 0.1), "inner.steps": (1, 3)}
+"""A grid for learners whose head starts from the task, near its optimum already."""
+
+
+def _all_learners(family: FamilySettings) -> Experiment:
+    """Every learner on the same tasks, with a grid of four and the same small budget."""
+    return Experiment(
+        name=f"learners-{family.name}",
+        description=f"every learner beside the baselines, {family.name} fold 01, 1 and 5 shots",
+        learners=(
+            *("prototypes", "majority", "logistic", "finetune", "multitask", "protonet"),
+            *("anil", "fomaml", "maml", "maml++", "meta-sgd", "meta-curvature", "imaml"),
+            *("proto-maml", "boil", "reptile", "reptile-serial", "evolution", "cavia"),
+        ),
+        family=family,
+        # One training for both numbers of shots.
+        episodes=EpisodeSettings(shots=(1, 5), train_shots=(1, 5)),
+        adapter=AdapterSettings(layers=(5,)),
+        outer=OuterSettings(
+            steps=16, tasks=4, rate=2e-3, warmup=3, validate_every=16, validation_tasks=40
+        ),
+        evaluation=EvaluationSettings(tasks=100, reference="prototypes"),
+        evolution=EvolutionSettings(pairs=2),
+        grids={
+            "logistic": {"baselines.strength": (1.0, 10.0, 100.0, 1000.0)},
+            "protonet": {"head.scale": (3.0, 5.0, 10.0, 20.0)},
+            **dict.fromkeys(("anil", "fomaml", "maml", "maml++", "meta-sgd"), ROWS),
+            **dict.fromkeys(("meta-curvature", "imaml", "evolution"), ROWS),
+            **dict.fromkeys(("finetune", "multitask", "proto-maml", "boil"), PROTOTYPES),
+            **dict.fromkeys(("reptile", "reptile-serial"), PROTOTYPES),
+            "cavia": PROTOTYPES | {"inner.rate": (0.1, 1.0)},
+        },
+    )
+
 
 _ENTRIES = (
     Experiment(
@@ -131,6 +180,8 @@ _ENTRIES = (
             "maml": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
         },
     ),
+    _all_learners(BANKING77),
+    _all_learners(CLINC150),
     Experiment(
         name="sinusoid-maml",
         description="MAML on sinusoid regression, 10 shots",

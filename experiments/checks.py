@@ -13,6 +13,7 @@ from experiments.cells import first_cells, trials, variant
 from experiments.config import Experiment
 from experiments.errors import UserError, nearest
 from experiments.folder import flatten
+from experiments.sampling import build_curriculum
 from tasks.episode import EpisodeShape, SplitName
 
 
@@ -36,6 +37,11 @@ def check(experiment: Experiment, kept: dict[str, Any]) -> None:
         for trial in range(len(tried)):
             workshop = Workshop(_variant(experiment, first._replace(trial=trial)), kept)
             learner = workshop.learner(first.learner)
+            if first.learner == "multitask" and workshop.experiment.sampling.mix:
+                raise UserError(
+                    "sampling.mix: multitask has no rows for classes that are made of two; leave "
+                    'it out, or give it the grid {"multitask": {"sampling.mix": [0]}}'
+                )
             splits: list[SplitName] = ["test"]
             if learner.trains or len(tried) > 1:
                 splits.append("valid")
@@ -96,10 +102,13 @@ def check_tasks(workshop: Workshop, splits: Sequence[SplitName], trained: int | 
         for split in splits:
             family.draw(split, EpisodeShape(wanted.ways, shots, wanted.queries), _any())
     if trained is not None:
-        shape = workshop.stream("train", None, 0).shape
-        # The largest number of shots that can be drawn.
-        most = trained or (shape.shots if isinstance(shape.shots, int) else shape.shots[1])
-        family.draw("train", EpisodeShape(shape.ways, most, shape.queries), _any())
+        stream = workshop.training_stream(trained, 0)
+        # The largest numbers that can be drawn.
+        sizes = stream.shape.ways, stream.shape.shots
+        ways, most = (size if isinstance(size, int) else size[1] for size in sizes)
+        family.draw("train", EpisodeShape(ways, most, stream.shape.queries), _any())
+        build_curriculum(workshop.experiment, stream)
+        workshop.training_episodes(trained, 0)
 
 
 def _any() -> np.random.Generator:

@@ -6,9 +6,12 @@ Every field is a command-line option (`--inner.rate 0.1`) and its description is
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from meta_models.methods import METHODS
 
 
 class Settings(BaseModel):
@@ -44,6 +47,10 @@ class FamilySettings(Settings):
     """Which fold of the file; an experiment over several folds sets it."""
     split_seed: int = 0
     """Seed of the class split where no folds file is given."""
+    phase: tuple[float, float] = (0.0, math.pi)
+    """Range of b in the sinusoids y = A sin(w x - b), in radians."""
+    frequency: tuple[float, float] = (1.0, 1.0)
+    """Range of w in the sinusoids."""
 
 
 class EpisodeSettings(Settings):
@@ -55,12 +62,26 @@ class EpisodeSettings(Settings):
     """K, support examples a class; several values are evaluated one after the other."""
     queries: int = Field(default=5, ge=1)
     """Q, query examples a class."""
-    train_ways: int | None = None
-    """N in meta-training if it differs (0: all training classes)."""
+    train_ways: int | tuple[int, int] | None = None
+    """N in meta-training if it differs (0: all training classes); two numbers are a range that
+    every task draws its N from."""
     train_shots: tuple[int, int] | None = None
     """Range of K in meta-training; none: each of `shots` is trained for on its own."""
     train_queries: int | None = None
     """Q in meta-training if it differs."""
+
+    @field_validator("train_ways", "train_shots")
+    @classmethod
+    def _sizes(cls, value: Any, info: ValidationInfo) -> Any:
+        # Alone, 0 ways mean all classes; in a range they would mean nothing.
+        least = 1 if info.field_name == "train_ways" else 0
+        if isinstance(value, tuple) and not least <= value[0] <= value[1]:
+            raise ValueError(
+                f"{value[0]} to {value[1]} is no range; give {least} or more, the lower first"
+            )
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"{value} is no number of classes; give 0 for all training classes")
+        return value
 
 
 class BackboneSettings(Settings):
@@ -77,17 +98,32 @@ class BackboneSettings(Settings):
     """Scale features to unit length."""
     max_length: int = Field(default=128, ge=1)
     """Longest sequence, in tokens; longer texts are cut."""
+    keep_trunk: bool = True
+    """Keep in memory what the layers below the first adapter make of each text; the results are the
+    same to rounding."""
+    weights: Literal["he", "small", "uniform"] = "he"
+    """Weights of an mlp before training: normal of variance 2 / inputs; normal of deviation 0.01;
+    uniform within 1 / sqrt(inputs), biases too."""
 
 
 class AdapterSettings(Settings):
     """The PEFT method whose values are learned."""
 
     method: str = "lora"
-    """Any PEFT type by its lower-case name: lora, ia3, prefix_tuning, vera, ..."""
-    options: dict[str, Any] = {"r": 8, "lora_alpha": 16}
-    """Fields of the PEFT configuration, as JSON."""
+    """lora, rslora, dora, ia3, vera, prefix_tuning, prompt_tuning, ln_tuning or bias (see
+    docs/adapters.md), or any other PEFT type by its lower-case name; none: no adapter."""
+    options: dict[str, Any] = {}
+    """Fields of the PEFT configuration that differ from the defaults of the method, as JSON."""
     layers: tuple[int, ...] | None = None
     """Indices of the layers that carry the adapter; none: all."""
+
+    @field_validator("options")
+    @classmethod
+    def _differing(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """One way to write the same settings, whatever the method was before."""
+        method = METHODS.get(info.data.get("method", ""))
+        defaults = method.defaults if method else {}
+        return {n: v for n, v in options.items() if n not in defaults or defaults[n] != v}
 
 
 class HeadSettings(Settings):
@@ -126,6 +162,12 @@ class InnerSettings(Settings):
     gradient: Literal["unrolled", "adjoint"] = "unrolled"
     """Second order by the graph of all steps, or step by step in constant memory; the same to
     rounding."""
+    engine: Literal["native", "higher", "learn2learn"] = "native"
+    """Who takes the inner steps: metalearn, or one task at a time, and to rounding the same, one of
+    two libraries; gbml is always run by learn2learn."""
+    transform: Literal["kronecker", "curvature", "linear"] = "kronecker"
+    """Learnable transform of the gradients in gbml: two Kronecker factors that are positive
+    semi-definite, the factors of Meta-Curvature, or a full matrix for each tensor."""
     proximal: float = Field(default=1.0, gt=0)
     """Weight of the proximal term of imaml."""
     solver_steps: int = Field(default=5, ge=1)
@@ -166,6 +208,51 @@ class OuterSettings(Settings):
     """Validations without a better score before training stops; 0: never."""
     checkpoint_every: int = Field(default=10, ge=1)
     """Meta-steps between checkpoints."""
+
+
+class SamplingSettings(Settings):
+    """What is done with the tasks of meta-training; validation and test tasks never change."""
+
+    curriculum: Literal["none", "difficulty", "progress"] = "none"
+    """Which tasks of a pool are trained on: the first ones; by difficulty, from easy to hard; those
+    on which the loss changes.  Each training learns it from its own losses."""
+    pool: int = Field(default=4, ge=2)
+    """Tasks drawn for each one that a curriculum chooses."""
+    quantiles: tuple[float, float] = (0.0, 1.0)
+    """Quantile of the difficulty in the pool at the first and at the last meta-step."""
+    floor: float = Field(default=0.1, gt=0, le=1)
+    """Share of the probability that "progress" spreads over all tasks of the pool."""
+    fast: float = Field(default=0.3, gt=0, le=1)
+    """Rate of the running mean of the loss of each class."""
+    slow: float = Field(default=0.05, gt=0, le=1)
+    """Rate of a second, slower mean; their distance is the progress of a class."""
+    mix: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the classes of a task are made of two of its classes each: an example is a
+    pair of texts."""
+    delete: float = Field(default=0.0, ge=0, le=1)
+    """Probability of each word to be left out."""
+    swap: float = Field(default=0.0, ge=0, le=1)
+    """Probability of each word to change places with another one."""
+    duplicate: float = Field(default=0.0, ge=0, le=1)
+    """Probability of each word to be written twice."""
+    mask: float = Field(default=0.0, ge=0, le=1)
+    """Probability of each word to be replaced by the mask token of the backbone."""
+    sets: tuple[Literal["support", "query"], ...] = Field(default=("support",), min_length=1)
+    """Sets whose words are edited."""
+
+    @field_validator("quantiles")
+    @classmethod
+    def _shares(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= quantile <= 1 for quantile in value):
+            raise ValueError(f"{value[0]} and {value[1]} must be from 0 to 1")
+        return value
+
+    @field_validator("slow")
+    @classmethod
+    def _slower(cls, value: float, info: ValidationInfo) -> float:
+        if value >= info.data.get("fast", math.inf):
+            raise ValueError(f"{value} must be smaller than fast")
+        return value
 
 
 class EvaluationSettings(Settings):
@@ -235,6 +322,7 @@ class Experiment(Settings):
     head: HeadSettings = HeadSettings()
     inner: InnerSettings = InnerSettings()
     outer: OuterSettings = OuterSettings()
+    sampling: SamplingSettings = SamplingSettings()
     baselines: BaselineSettings = BaselineSettings()
     evolution: EvolutionSettings = EvolutionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

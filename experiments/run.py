@@ -31,6 +31,7 @@ from experiments.folder import RunFolder, refuse_used
 from experiments.metrics import read_metrics
 from experiments.progress import Progress
 from experiments.report import write_report
+from experiments.sampling import build_curriculum
 from experiments.tables import result_table
 from experiments.tracking import Tracker, start
 from experiments.trained import best_state
@@ -180,12 +181,15 @@ class _Run:
         saved = checkpoint.load(place)
         if saved is not None and saved[1]["ended"]:
             return saved[1]["best_score"]
+        stream = workshop.training_stream(cell.shots, cell.seed)
+        curriculum = build_curriculum(workshop.experiment, stream)
         training = MetaTraining(
             learner,
-            workshop.training_episodes(cell.shots, cell.seed),
+            workshop.training_episodes(cell.shots, cell.seed, curriculum),
             validation_score(learner, validation_episodes(workshop, cell.shots)),
             workshop.outer_loop(),
             seeded(cell.seed),
+            curriculum,
         )
         seconds = 0.0
         if saved is not None:
