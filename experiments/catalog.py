@@ -96,7 +96,7 @@ def _all_learners(family: FamilySettings) -> Experiment:
         episodes=EpisodeSettings(shots=(1, 5), train_shots=(1, 5)),
         adapter=AdapterSettings(layers=(5,)),
         outer=OuterSettings(
-            steps=16, tasks=4, rate=2e-3, warmup=3, validate_every=16, validation_tasks=40
+            steps=16, tasks=4, rate=2e-3, warmup=3, validate_every=16, validation_tasks=30
         ),
         evaluation=EvaluationSettings(tasks=100, reference="prototypes"),
         evolution=EvolutionSettings(pairs=2),
