@@ -20,6 +20,7 @@ from experiments.config import (
     Settings,
 )
 from experiments.errors import UserError, nearest
+from experiments.learners import LEARNERS
 from experiments.loops import build_loop
 from experiments.sampling import augmented
 from meta_models.adapters import Adapter
@@ -28,23 +29,6 @@ from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
-from metalearn.algorithms.cavia import cavia
-from metalearn.algorithms.evolution import EvolutionStrategies
-from metalearn.algorithms.gbml import gbml
-from metalearn.algorithms.imaml import IMAML
-from metalearn.algorithms.maml import MAML
-from metalearn.algorithms.maml_plus_plus import maml_plus_plus
-from metalearn.algorithms.meta_curvature import meta_curvature
-from metalearn.algorithms.meta_sgd import meta_sgd
-from metalearn.algorithms.proto_maml import proto_maml
-from metalearn.algorithms.protonet import ProtoNet
-from metalearn.algorithms.reptile import Reptile
-from metalearn.baselines.finetune import FineTuning
-from metalearn.baselines.logistic_regression import LogisticRegression
-from metalearn.baselines.majority import Majority
-from metalearn.baselines.multitask import MultiTask
-from metalearn.baselines.nearest_prototype import NearestPrototype
-from metalearn.inner.learn2learn_engine import named_transform
 from metalearn.inner.loop import InnerLoop
 from metalearn.learner import Learner
 from metalearn.training import OuterLoop
@@ -281,18 +265,6 @@ class Workshop:
         """
         return build_loop(self.experiment, parts, order)
 
-    def maml(self, order: int, parts: Sequence[str] | None = None) -> MAML:
-        """MAML of an order, over some parts."""
-        inner = self.experiment.inner
-        loop = self.loop(parts, order)
-        return MAML(
-            self.model,
-            loop,
-            order=1 if order == 1 else 2,
-            first_order_until=inner.first_order_until,
-            tasks_per_pass=inner.tasks_per_pass,
-        )
-
     def outer_loop(self) -> OuterLoop:
         """The outer loop's settings."""
         outer = self.experiment.outer.model_dump(exclude={"validation_tasks", "checkpoint_every"})
@@ -306,83 +278,6 @@ def batches(workshop: Workshop, stream: TaskStream, tasks: int) -> list[Episode]
         workshop.episode(stream, range(first, min(first + size, tasks)))
         for first in range(0, tasks, size)
     ]
-
-
-def _passes(workshop: Workshop) -> int:
-    return workshop.experiment.inner.tasks_per_pass
-
-
-LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
-    "majority": lambda w: Majority(),
-    "prototypes": lambda w: NearestPrototype(w.frozen_features),
-    "logistic": lambda w: LogisticRegression(
-        w.frozen_features, strength=w.experiment.baselines.strength
-    ),
-    "finetune": lambda w: FineTuning(w.model, w.loop(), tasks_per_pass=_passes(w)),
-    "multitask": lambda w: MultiTask(
-        w.language_model, w.loop(), classes=_classes(w), tasks_per_pass=_passes(w)
-    ),
-    "protonet": lambda w: ProtoNet(FeatureStore(w.language_model), tasks_per_pass=_passes(w)),
-    "maml": lambda w: w.maml(w.experiment.inner.order),
-    "fomaml": lambda w: w.maml(1),
-    "anil": lambda w: w.maml(w.experiment.inner.order, ("head",)),
-    "boil": lambda w: w.maml(w.experiment.inner.order, ("adapter",)),
-    "meta-sgd": lambda w: meta_sgd(
-        w.model,
-        w.loop(order=w.experiment.inner.order),
-        per=w.experiment.inner.rates_per,
-        order=w.experiment.inner.order,
-        tasks_per_pass=_passes(w),
-    ),
-    "maml++": lambda w: maml_plus_plus(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
-    "meta-curvature": lambda w: meta_curvature(w.model, w.loop(order=2), tasks_per_pass=_passes(w)),
-    "gbml": lambda w: gbml(
-        w.model,
-        w.loop(order=w.experiment.inner.order),
-        named_transform(w.experiment.inner.transform),
-        order=w.experiment.inner.order,
-        tasks_per_pass=_passes(w),
-    ),
-    "proto-maml": lambda w: proto_maml(
-        w.prototype_model,
-        w.loop(order=w.experiment.inner.order),
-        order=w.experiment.inner.order,
-        first_order_until=w.experiment.inner.first_order_until,
-        tasks_per_pass=_passes(w),
-    ),
-    "cavia": lambda w: cavia(
-        w.context_model,
-        w.loop(("context",), w.experiment.inner.order),
-        order=w.experiment.inner.order,
-        clamp=w.experiment.inner.clamp,
-        tasks_per_pass=_passes(w),
-    ),
-    "imaml": lambda w: IMAML(
-        w.model,
-        w.loop(order=2),
-        strength=w.experiment.inner.proximal,
-        solver_steps=w.experiment.inner.solver_steps,
-        tasks_per_pass=_passes(w),
-    ),
-    "evolution": lambda w: EvolutionStrategies(
-        w.model,
-        w.loop(),
-        pairs=w.experiment.evolution.pairs,
-        deviation=w.experiment.evolution.deviation,
-        tasks_per_pass=_passes(w),
-    ),
-    "reptile": lambda w: Reptile(w.model, w.loop(), tasks_per_pass=_passes(w)),
-    "reptile-serial": lambda w: Reptile(
-        w.model, w.loop(), epsilon=w.experiment.inner.epsilon, tasks_per_pass=_passes(w)
-    ),
-}
-
-
-def _classes(workshop: Workshop) -> int:
-    family = workshop.family
-    if not isinstance(family, RecordFamily):
-        raise UserError("multitask needs a family with classes")
-    return len(family.all_classes)
 
 
 def seeded(seed: int) -> torch.Generator:

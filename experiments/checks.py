@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from experiments.build import LEARNERS, Workshop
+from experiments.build import Workshop
 from experiments.cells import first_cells, trials, variant
 from experiments.config import Experiment
 from experiments.errors import UserError, nearest
 from experiments.folder import flatten
+from experiments.learners import LEARNERS
 from experiments.sampling import build_curriculum
 from tasks.episode import EpisodeShape, SplitName
 

@@ -25,7 +25,7 @@ def test_a_kept_result_can_be_made_again(path):
 
 
 def test_catalog_and_builders_agree():
-    from experiments.build import LEARNERS as builders
+    from experiments.learners import LEARNERS as builders
 
     assert list(LEARNERS) == list(builders)
 
