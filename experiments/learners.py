@@ -39,9 +39,10 @@ def _passes(workshop: Workshop) -> int:
 
 
 def _maml(workshop: Workshop, order: Literal[1, 2], parts: tuple[str, ...] | None = None) -> MAML:
+    loop = workshop.loop(parts, order)  # refuses before the model is made
     return MAML(
         workshop.model,
-        workshop.loop(parts, order),
+        loop,
         order=order,
         first_order_until=workshop.experiment.inner.first_order_until,
         tasks_per_pass=_passes(workshop),
