@@ -241,14 +241,22 @@ def test_test_tasks_are_refused_until_every_choice_is_frozen(tmp_path, monkeypat
     with pytest.raises(RuntimeError, match="only after every choice is frozen"):
         Workshop(SINUSOID).stream("test", 1, 0)
     asked = []
-    stream = Workshop.stream
+    stream, training_stream = Workshop.stream, Workshop.training_stream
 
-    def spy(workshop, split, shots, seed):
+    def note(split):
         file = tmp_path / "run" / "choices.json"
         asked.append((split, len(read_json(file)) if file.exists() else 0))
+
+    def spy(workshop, split, shots, seed):
+        note(split)
         return stream(workshop, split, shots, seed)
 
+    def training_spy(workshop, shots, seed):
+        note("train")
+        return training_stream(workshop, shots, seed)
+
     monkeypatch.setattr(Workshop, "stream", spy)
+    monkeypatch.setattr(Workshop, "training_stream", training_spy)
     run(SINUSOID.override({"seeds": (0, 1)}), tmp_path / "run")
     assert {split for split, _ in asked} == {"train", "valid", "test"}
     first = [split for split, _ in asked].index("test")
