@@ -119,7 +119,7 @@ WORDS = ("refund", "parcel", "password", "invoice", "menu", "visa", "plumber", "
 TINY = {
     "name": "tiny",
     "description": "two meta-steps on a random model",
-    "learners": ("prototypes", "finetune", "maml", "protonet", "cavia"),
+    "learners": ("prototypes", "finetune", "maml", "protonet"),
     "backbone.name": "tiny-bert",
     "adapter.options": {"r": 2},
     "episodes.ways": 2,

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from experiments.adaptation import Classifier, adapt, batch_of, predict
 from experiments.errors import UserError
+from experiments.run import run
 from experiments.trained import TrainedRun
 from meta_models.backbone import load_backbone
 from tasks.episode import Example, TaskError
@@ -47,7 +48,22 @@ def folder(tiny_run, support, tmp_path_factory):
     return adapt(tiny_run, support, tmp_path_factory.mktemp("out") / "adapter", learner="maml")
 
 
-@pytest.mark.parametrize("learner", ["maml", "protonet", "finetune", "cavia"])
+@pytest.fixture(scope="module")
+def context_run(tiny_experiment, tmp_path_factory):
+    """A run of a learner that adapts a soft prompt."""
+    experiment = tiny_experiment.override({"learners": ("cavia",), "name": "context"})
+    return run(experiment, tmp_path_factory.mktemp("runs") / "context")
+
+
+def test_the_folder_holds_the_soft_prompt(context_run, support, tmp_path):
+    test_the_folder_gives_the_logits_of_the_learner(context_run, support, tmp_path, "cavia")
+
+    head = safetensors.torch.load_file(tmp_path / "adapter" / "head.safetensors")
+    assert head["context"].shape == (4, 16)
+    assert "before the input embeddings" in (tmp_path / "adapter" / "README.md").read_text().lower()
+
+
+@pytest.mark.parametrize("learner", ["maml", "protonet", "finetune"])
 def test_the_folder_gives_the_logits_of_the_learner(tiny_run, support, tmp_path, learner):
     folder = adapt(tiny_run, support, tmp_path / "adapter", learner=learner)
     new = read_examples(write(tmp_path / "new.jsonl", NEW), labeled=False)
