@@ -1,7 +1,7 @@
 """From settings to objects: families, models and learners by name.
 
-Algorithms receive built objects, never settings; this is the only file that reads one and makes
-the other.
+Algorithms receive built objects, never settings; only this file, and those beside it for loops,
+learners and sampling, read one and make the other.
 """
 
 from __future__ import annotations
