@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?= -q -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart learners test lint clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1	\2/' | expand -t 18
@@ -45,6 +45,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 quickstart: install ## meta-train, evaluate and draw on the embedded tasks
 	@$(BIN)/metalearn train quickstart
+
+learners: install ## every learner on BANKING77 and CLINC150, a core each (hours; resumes)
+	@$(MAKE) --no-print-directory -j2 learners-banking77 learners-clinc150
+
+learners-%:
+	@OMP_NUM_THREADS=1 $(BIN)/metalearn train $@ --run-dir runs/$@ --threads 1 \
+	  $$(test -d runs/$@ && echo --resume)
 
 lint: install ## style and types
 	@echo "== ruff"

@@ -218,8 +218,8 @@ def _card(record: dict[str, Any]) -> str:
     backbone = record["backbone"]
     unit = ", scaled to unit length" if backbone["normalize"] else ""
     prompt = (
-        f"\nBefore the input embeddings of a text come the {record['context']} rows of `context` in "
-        f"`{HEAD}`,\nleft out again before the pooling."
+        f"\nBefore the input embeddings of a text come the {record['context']} rows of `context`\n"
+        f"in `{HEAD}`, left out again before the pooling."
         if record["context"]
         else ""
     )

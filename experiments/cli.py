@@ -25,10 +25,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status (2 after a mistake of the user)."""
+    """Run a command; returns the exit status (1: not reproduced, 2: a mistake of the user)."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        _dispatch(words)
+        return _dispatch(words)
     except KeyboardInterrupt:
         print(f"\nmetalearn: interrupted{_remedy(words)}", file=sys.stderr)
         return 130
@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"metalearn: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -56,11 +55,11 @@ def _remedy(words: list[str]) -> str:
     return f"; resume with: {shlex.join(['metalearn', *words, *resume])}"
 
 
-def _dispatch(words: list[str]) -> None:
+def _dispatch(words: list[str]) -> int:
     parser = _parser()
     if not words:
         parser.print_help()
-        return
+        return 0
     if not words[0].startswith("-") and words[0] not in COMMANDS:
         hint = nearest(words[0], COMMANDS) or "; see metalearn --help"
         raise UserError(f"no command {words[0]}{hint}")
@@ -71,7 +70,8 @@ def _dispatch(words: list[str]) -> None:
         _evaluate(words[1:])
     else:
         arguments = parser.parse_args(words)
-        arguments.handle(arguments)
+        return arguments.handle(arguments) or 0
+    return 0
 
 
 def _parser() -> _Parser:
@@ -82,7 +82,9 @@ def _parser() -> _Parser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
-    def add(name: str, handle: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    def add(
+        name: str, handle: Callable[[argparse.Namespace], int | None]
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=COMMANDS[name], description=COMMANDS[name])
         command.set_defaults(handle=handle)
         return command
@@ -108,6 +110,15 @@ def _parser() -> _Parser:
     predict.add_argument("--input", type=Path, required=True, metavar="FILE", help="texts")
     predict.add_argument("--output", type=Path, metavar="FILE", help="default: the terminal")
 
+    reproduce = add("reproduce", _reproduce)
+    reproduce.add_argument("key", nargs="?", metavar="KEY", help="which result, see --list")
+    reproduce.add_argument("--list", action="store_true", help="one line a result")
+    reproduce.add_argument("--seed", type=int, default=0, help="seed of the training (default: 0)")
+    reproduce.add_argument(
+        "--smoke", action="store_true", help="a hundredth of the budget: only tries the code"
+    )
+    reproduce.add_argument("--output", type=Path, metavar="FILE.json", help="keep the record")
+
     report = add("report", _report)
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
@@ -115,11 +126,12 @@ def _parser() -> _Parser:
 
 
 COMMANDS = {
-    "list": "show families, backbones, learners and experiments",
+    "list": "show families, backbones, adapters, learners and experiments",
     "train": "meta-train and compare the learners of an experiment",
     "evaluate": "evaluate runs or experiments on the same tasks, in one table",
     "adapt": "turn a few examples into a PEFT adapter",
     "predict": "label texts with an adapted model",
+    "reproduce": "measure a published result and judge it by its band",
     "report": "write one HTML page about one run or several",
 }
 
@@ -131,6 +143,7 @@ def _list(_: argparse.Namespace) -> None:
     sections = {
         "families": catalog.FAMILIES,
         "backbones": catalog.BACKBONES,
+        "adapters": catalog.ADAPTERS,
         "learners": catalog.LEARNERS,
         "experiments": experiments,
     }
@@ -253,6 +266,25 @@ def _predict(arguments: argparse.Namespace) -> None:
     from experiments.adaptation import predict
 
     predict(arguments.adapter, arguments.input, arguments.output)
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from experiments.papers import registry
+
+    if arguments.list:
+        found = [registry.load(key) for key in registry.FILES]
+        width = max(len(key) for key in registry.FILES) + 2
+        for entry in found:
+            print(f"{entry.number}  {entry.key:<{width}}{entry.title}")
+        return 0
+    if arguments.key is None:
+        raise UserError("reproduce needs the key of a result; see metalearn reproduce --list")
+
+    from experiments.reproduce import reproduce
+
+    return reproduce(
+        arguments.key, seed=arguments.seed, smoke=arguments.smoke, output=arguments.output
+    )
 
 
 def _report(arguments: argparse.Namespace) -> None:

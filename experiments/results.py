@@ -4,7 +4,8 @@
     python -m experiments.results tables          write the README's tables from what is kept
 
 The README's tables lie between `<!-- results: NAME -->` and `<!-- end -->`; they are never edited
-by hand, and a test holds them against the data.
+by hand, and a test holds them against the data.  NAME is a kept result, or `reproductions` for the
+records of `metalearn reproduce` in experiments/results/papers/.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.figures import adaptation_curves
 from experiments.files import read_json, write_bytes, write_json
+from experiments.reproduce import markdown
 from experiments.tables import markdown_table, rises, scope
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "experiments" / "results"
 README = ROOT / "README.md"
+REPRODUCTIONS = "reproductions"
+PAPERS = "papers"
 MARK = re.compile(r"(<!-- results: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -62,6 +66,8 @@ def fill(text: str, kept: Path = KEPT) -> str:
     """
 
     def replace(match: re.Match[str]) -> str:
+        if match["name"] == REPRODUCTIONS:
+            return f"{match[1]}{markdown(kept / PAPERS)}{match[3]}"
         path = kept / f"{match['name']}.json"
         if not path.exists():
             raise UserError(f"README names the result {match['name']}, but {path} is missing")

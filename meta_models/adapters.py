@@ -41,6 +41,10 @@ class Adapter:
         options: Fields of the PEFT configuration, over the defaults of the method.
         layers: Indices of the layers that carry the adapter; None means all.
 
+    Attributes:
+        config: The PEFT configuration; None for "none".
+        batched: Whether several tasks can go through one forward pass.
+
     Raises:
         ModelError: If PEFT has no such method or option, or no module matches.
 
@@ -60,15 +64,16 @@ class Adapter:
     ) -> None:
         self.backbone = backbone
         self.method = method
+        self.config: Any = None
+        self.model: Any = backbone.model
         if method == "none":
-            self.model: Any = backbone.model
             self.prompt, self.batched, self._names = False, True, []
             return
-        self._config, modules = _peft_config(backbone, method, dict(options or {}), layers)
-        self.prompt = bool(self._config.is_prompt_learning)
+        self.config, modules = _peft_config(backbone, method, dict(options or {}), layers)
+        self.prompt = bool(self.config.is_prompt_learning)
         kind = next(backbone.model.parameters()).dtype
         try:
-            self.model = _installed(backbone.model, self._config)
+            self.model = _installed(backbone.model, self.config)
         except (ValueError, TypeError) as error:
             raise ModelError(f"adapter {method!r}: {str(error).splitlines()[0]}") from error
         self.model.eval().to(kind)
@@ -93,7 +98,7 @@ class Adapter:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of a second adapter, which goes at once
             torch.manual_seed(seed)
-            self.model.add_adapter("fresh", self._config)
+            self.model.add_adapter("fresh", self.config)
             mine = dict(self.model.named_parameters())
             like = mine[self._names[0]]
             values = {

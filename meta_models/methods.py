@@ -84,7 +84,7 @@ METHODS = {
         "ln_tuning",
         "weights and biases of the normalizations, those of the embeddings excepted",
         'Zhao et al. 2024, "Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM '
-        'Finetuning", section 3',
+        'Finetuning", figure 1',
     ),
     "bias": Method(
         "lora",

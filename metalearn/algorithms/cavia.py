@@ -10,6 +10,11 @@ phi is an input of the model: of an MLP, numbers beside x (section 3.2); of a la
 prompt.  theta, all other parameters, is shared by the tasks and stays as it is at test time, so a
 task is stored in a few numbers.
 
+At a glance:
+    cavia: learns everything but a context, which alone adapts; order 2; trains in 4 S + 2;
+        adapts in 2 S; holds the graph of S steps; use it when many tasks are to be kept: each is a
+        few vectors.
+
 Deviations from the paper:
 
 1. With a language model, phi are offsets `[n, D]` of virtual tokens from a neutral one, the mean

@@ -9,6 +9,11 @@ section 2; on the meta-parameters of adaptation, Song et al. 2020, "ES-MAML", al
 with n antithetic pairs, e_i ~ N(0, I).  Nothing is differentiated but the inner loop, so it costs
 2 n adaptations and no memory, and it works where no meta-gradient exists.
 
+At a glance:
+    evolution: learns the start of adapter and head; order 0; trains in 2 n (2 S + 1) with n pairs;
+        adapts in 2 S; holds the graph of one step; use it when nothing can be differentiated, or to
+        judge what a gradient is worth.
+
 Deviations from the papers:
 
 1. No ranking of the values F; the loss itself is averaged.

@@ -9,6 +9,11 @@ the "kronecker" transform); Park and Oliva 2019, "Meta-Curvature" (the "curvatur
 U maps the gradient of each value by a module of `learn2learn.optim.transforms`; its parameters xi
 are learned with the initial values.  The steps are always taken by learn2learn.
 
+At a glance:
+    gbml: learns the start, and a transform of the inner gradients; order 2; trains in 4 S + 2;
+        adapts in 2 S; holds the graph of S steps; use it when a transform of learn2learn is to be
+        tried; it runs one task at a time.
+
 Deviations from the papers:
 
 1. Only the adapter and the head are meta-learned; the backbone is frozen.

@@ -13,6 +13,11 @@ where only the head adapts) get, by the same theorem,
 
     d L_query / d psi - d/d psi ( u . grad_phi L_support )
 
+At a glance:
+    imaml: learns the start of adapter and head; order 2, implicit; trains in 2 S + 2 C + 8 with C
+        solver steps; adapts in 2 S; holds the graph of one step; use it when the inner loop is long
+        enough to converge.
+
 Deviations from the paper:
 
 1. phi* is where S steps of gradient descent arrive: the gradient is exact as far as they converge.

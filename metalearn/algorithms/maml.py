@@ -17,6 +17,17 @@ Optimization", section 3) goes through the last steps in full and treats the one
 first order: `InnerLoop.exact_steps`.  Annealing (Antoniou et al. 2019, "How to train your MAML",
 section 4) begins in first order and ends in second: `first_order_until`.
 
+At a glance:
+    maml: learns the start of adapter and head; order 2; trains in 4 S + 2; adapts in 2 S;
+        holds the graph of S steps; use it when a few steps must reach far and exactness pays.
+    fomaml: learns the start of adapter and head; order 1; trains in 2 S + 2; adapts in 2 S;
+        holds the graph of one step; use it when second order is too slow or attention is fused.
+    anil: learns the adapter and the start of the head, which alone adapts; order 2; trains in 4;
+        adapts in 1; holds the graph of one pass; use it when adaptation must be cheap.
+    boil: learns the start of the adapter, which alone adapts; order 2; trains in 4 S + 2;
+        adapts in 2 S; holds the graph of S steps; use it when tasks need other features, not
+        other class boundaries.
+
 Deviations from the paper:
 
 1. Only the adapter and the head are meta-learned; the backbone is frozen.

@@ -9,6 +9,11 @@ The weights w begin equal over the steps 1..S and move to the last one; when a f
 `multi_step_until` of the training is done it has them all.  The first `first_order_until` of the
 training is in first order.  The cosine schedule of the outer rate is the outer loop's.
 
+At a glance:
+    maml++: learns the start, and a rate for each tensor and step; order 1, after a third of the
+        training 2; trains in 4 S + 2 (4 S in the first tenth, then 2 S + 2 while in first order);
+        adapts in 2 S; holds the graph of S steps; use it when the training of maml is unstable.
+
 Deviations from the paper:
 
 1. A "layer" is a tensor of the adapter or the head, as in the authors' code.

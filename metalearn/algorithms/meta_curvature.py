@@ -8,6 +8,11 @@ Park and Oliva 2019, "Meta-Curvature", section 3.
 G is the gradient of a weight `[out, in]`; the factors start as identities and are learned with the
 initial values, so that the preconditioner of vec G is their Kronecker product.
 
+At a glance:
+    meta-curvature: learns the start, and a preconditioner of the inner gradients; order 2;
+        trains in 4 S + 2; adapts in 2 S; holds the graph of S steps; use it when rates alone do
+        not help and there are tasks enough to learn directions.
+
 Deviations from the paper:
 
 1. An axis longer than `full` has a diagonal factor: LoRA's long axes are as wide as the backbone,

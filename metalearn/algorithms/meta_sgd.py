@@ -9,6 +9,11 @@ algorithm 1.
 In first order the inner gradients are constants, in theta and in alpha alike: the meta-gradient in
 theta is grad L_query at phi_S, the one in alpha is - grad L_query(phi_S) o sum_s grad L_support.
 
+At a glance:
+    meta-sgd: learns the start, and a rate for each element; order 2; trains in 4 S + 2;
+        adapts in 2 S; holds the graph of S steps; use it when one inner rate does not fit all
+        values and one or two steps must do.
+
 Deviations from the paper:
 
 1. Every rate starts at the inner rate of its part; the paper draws them at random.

@@ -11,6 +11,11 @@ At phi_0 the classifier is that of prototypical networks; the steps fine-tune it
 The prototypes are functions of the adapter, and the meta-gradient goes through them.  Since no row
 is learned, any number of classes will do.
 
+At a glance:
+    proto-maml: learns the start of the adapter, the head starts from prototypes; order 2;
+        trains in 4 S + 4; adapts in 2 S + 1; holds the graph of S steps; use it when the number of
+        ways varies, or prototypes are good already.
+
 Deviations from the paper:
 
 1. Only the adapter is meta-learned; the backbone is frozen.

@@ -5,6 +5,10 @@ Snell, Swersky and Zemel 2017, "Prototypical Networks for Few-shot Learning", eq
     p_c = mean of the features of class c in the support set
     log p(y = c | x) = log softmax_c( -scale * |f_theta(x) - p_c|^2 )
 
+At a glance:
+    protonet: learns the adapter, as a metric; order 1; trains in 4; adapts in 1; holds the graph of
+        one pass; use it when tasks are classifications with few shots: try it first.
+
 Deviations from the paper:
 
 1. Only the adapter is trained, below a frozen backbone.

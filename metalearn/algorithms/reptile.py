@@ -11,6 +11,13 @@ and algorithm 2 (batched).
 The serial form goes on from task to task; with plain outer descent at rate epsilon T it is
 algorithm 1, and for small epsilon it is the batched form.
 
+At a glance:
+    reptile: learns the start of the adapter; order 1; trains in 4 S + 2; adapts in 2 S;
+        holds the graph of one step; use it when steps are many and memory is short.
+    reptile-serial: learns the start of the adapter; order 1; trains in 4 S + 2, one task at a time;
+        adapts in 2 S; holds the graph of one step; use it when the paper's first algorithm is
+        wanted, one task a move.
+
 Deviations from the paper:
 
 1. The pseudo-gradient goes to the outer optimizer (AdamW) instead of plain descent.

@@ -2,6 +2,10 @@
 
 The honest baseline of every gradient learner: the same model, head, steps and rates grid, from
 PEFT's own initialization.  `FineTuning` has no meta-gradient.
+
+At a glance:
+    finetune: learns nothing; order none; trains in 0; adapts in 2 S; holds the graph of one step;
+        use it when asking what the steps do without meta-learning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Logistic regression on frozen features."""
+"""Logistic regression on frozen features.
+
+At a glance:
+    logistic: learns nothing; order none; trains in 0; adapts in 1; holds no graph; use it when
+        there are five shots or more and no time to train.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Majority: the class frequencies of the support set, whatever the text."""
+"""Majority: the class frequencies of the support set, whatever the text.
+
+At a glance:
+    majority: learns nothing; order none; trains in 0; adapts in 0; holds no graph; use it when
+        asking what the class frequencies alone give.
+"""
 
 from __future__ import annotations
 

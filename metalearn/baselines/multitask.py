@@ -7,6 +7,11 @@ episodes that a meta-learner sees (support and query together, the same outer bu
 
 At test time W and b are dropped and the task is learned by the inner loop.  The strong baseline of
 Chen et al. 2019, "A Closer Look at Few-shot Classification", section 3.1, on an adapter.
+
+At a glance:
+    multitask: learns the adapter, as one classifier over all training classes; order 1;
+        trains in 4; adapts in 2 S; holds the graph of one pass; use it when asking what
+        meta-learning adds to the same data at the same cost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Nearest prototype on frozen features: what the backbone can do before anything is learned."""
+"""Nearest prototype on frozen features: what the backbone can do before anything is learned.
+
+At a glance:
+    prototypes: learns nothing; order none; trains in 0; adapts in 1; holds no graph; use it when
+        asking what the frozen backbone can do: every learner should pass it.
+"""
 
 from __future__ import annotations
 
