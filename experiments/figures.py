@@ -1,11 +1,12 @@
-"""Figures of a run: adaptation curves with their intervals, and the course of meta-training."""
+"""Figures of a run: adaptation curves, scores beside costs, and the course of meta-training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,6 +33,7 @@ def adaptation_curves(
     """Draw `metric` and loss on the query set over the inner steps, one row of panels a K.
 
     A learner without inner steps is a dotted horizontal line whose interval stands at the right.
+    Of more learners than there are colours the best are drawn.
 
     Args:
         curves: Rows {learner, shots, split, step, metric, mean, low, high, tasks}.
@@ -44,7 +46,8 @@ def adaptation_curves(
         `path`.
     """
     rows = [row for row in curves if math.isfinite(row["mean"])]
-    learners = list(dict.fromkeys(row["learner"] for row in rows))
+    everyone = list(dict.fromkeys(row["learner"] for row in rows))
+    learners = _best(rows, everyone, metric)
     all_shots = sorted({row["shots"] for row in rows}) or [1]
     steps = max((row["step"] for row in rows), default=0)
     figure = Figure(figsize=(11, 0.6 + 3.9 * len(all_shots)), layout="constrained", dpi=130)
@@ -72,13 +75,93 @@ def adaptation_curves(
         0.01,
         -0.02,
         "Query set; bands and bars are 95% intervals; dotted: no inner steps (left out if far off)."
-        + (" Thin dashed: support set." if support else ""),
+        + (" Thin dashed: support set." if support else "")
+        + (f" The {len(learners)} best of {len(everyone)}." if learners != everyone else ""),
         fontsize=9,
         color="#555555",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches="tight", facecolor="white")
     return path
+
+
+def _best(rows: list[Row], learners: list[str], metric: str) -> list[str]:
+    """As many learners as have a colour, those with the best final means over the shots."""
+    if len(learners) <= len(PALETTE):
+        return learners
+    shots = {row["shots"] for row in rows}
+    final = {
+        name: sum(
+            line[-1][1]
+            for k in shots
+            if (line := _line([r for r in rows if r["shots"] == k], name, "query", metric))
+        )
+        for name in learners
+    }
+    best = sorted(learners, key=lambda name: final[name], reverse=metric != "loss")
+    return [name for name in learners if name in best[: len(PALETTE)]]
+
+
+def scores(rows: Sequence[Row], path: Path, *, title: str) -> Path:
+    """Draw the final accuracy of every learner with its interval, a panel a K, and its cost.
+
+    Where tasks hold numbers, the loss is drawn.
+
+    Args:
+        rows: Rows of a result: learner, shots, accuracy and loss as intervals, and
+            adapt_seconds_per_task.
+        path: PNG file to write.
+        title: Title of the figure.
+
+    Returns:
+        `path`.
+    """
+    metric = "accuracy" if math.isfinite(rows[0]["accuracy"]["mean"]) else "loss"
+    scale = 1 if metric == "loss" else 100
+    all_shots = sorted({row["shots"] for row in rows})
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        means.setdefault(row["learner"], []).append(row[metric]["mean"])
+    # The best on top: the axis begins at the bottom.
+    order = sorted(means, key=lambda name: sum(means[name]), reverse=metric == "loss")
+    size = (3.6 * (len(all_shots) + 1) + 1, 1.4 + 0.28 * len(order))
+    figure = Figure(figsize=size, layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
+    panels = figure.subplots(1, len(all_shots) + 1, sharey=True)
+    for index, (shots, axes) in enumerate(zip(all_shots, panels, strict=False)):
+        color = PALETTE[index % len(PALETTE)]
+        here = [row for row in rows if row["shots"] == shots]
+        worst = _worst_shown([row[metric]["mean"] for row in here], metric)
+        for row in here:
+            place, value = order.index(row["learner"]), row[metric]
+            mean = scale * value["mean"]
+            if (value["mean"] - worst) * (-1 if metric == "loss" else 1) >= 0:
+                axes.hlines([place], scale * value["low"], scale * value["high"], color=color, lw=2)
+                axes.plot([mean], [place], "o", color=color, markersize=5)
+            else:
+                edge = axes.get_yaxis_transform()
+                axes.text(0.01, place, _show(mean, metric), transform=edge, va="center")
+            cost = max(row["adapt_seconds_per_task"], 1e-5)
+            panels[-1].plot([cost], [place], "o", color=color, markersize=5)
+        axes.set_title(f"{shots}-shot", loc="left", fontsize=11)
+        _frame(axes, f"query {NAMES[metric]}", "", grid="x")
+    panels[0].set_yticks(range(len(order)), order)
+    panels[-1].set_xscale("log")
+    panels[-1].set_title("cost", loc="left", fontsize=11)
+    _frame(panels[-1], "seconds of adaptation a task", "", grid="x")
+    note = "Bars are 95% intervals; a bare number lies off the scale."
+    figure.text(0.01, -0.02, note, fontsize=9, color="#555555")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, bbox_inches="tight", facecolor="white")
+    return path
+
+
+def _worst_shown(means: list[float], metric: str) -> float:
+    """The mean below which showing a learner would squeeze the upper half of them."""
+    best = min(means) if metric == "loss" else max(means)
+    middle = median(means)
+    return middle - 4 * (best - middle)
 
 
 def _panel(
@@ -145,11 +228,12 @@ def _show(value: float, metric: str) -> str:
     return f"{value:.3f}" if metric == "loss" else f"{value:.1f}"
 
 
-def _frame(axes: Axes, x: str, y: str) -> None:
+def _frame(axes: Axes, x: str, y: str, grid: Literal["x", "y"] = "y") -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    if grid == "y":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis=grid, color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.figures import adaptation_curves
+from experiments.figures import PALETTE, adaptation_curves, scores
 from experiments.files import read_json, write_bytes, write_json
 from experiments.reproduce import markdown
 from experiments.tables import markdown_table, rises, scope
@@ -33,8 +33,9 @@ MARK = re.compile(r"(<!-- results: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DO
 def store(run: Path, kept: Path = KEPT) -> Path:
     """Keep the result of a finished run, under the name of its experiment.
 
-    Rows, comparisons, choices, settings and environment are kept, and the figure of the curves; the
-    records of single predictions stay in the run folder.
+    Rows, comparisons, choices, settings and environment are kept, and the figure of the curves, or
+    of the scores where there are more learners than curves can show; the records of single
+    predictions stay in the run folder.
 
     Raises:
         UserError: If the run is not finished.
@@ -46,7 +47,11 @@ def store(run: Path, kept: Path = KEPT) -> Path:
     path = kept / f"{result['experiment']}.json"
     write_json(path, result)
     title = f"{result['experiment']}: {result['description']}"
-    adaptation_curves(result["curves"], path.with_suffix(".png"), title=title)
+    figure = path.with_suffix(".png")
+    if len({row["learner"] for row in result["rows"]}) > len(PALETTE):
+        scores(result["rows"], figure, title=title)
+    else:
+        adaptation_curves(result["curves"], figure, title=title)
     return path
 
 

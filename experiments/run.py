@@ -25,7 +25,7 @@ from experiments.cells import CHOICES, Cell, first_cells, trials, validation_epi
 from experiments.checks import check
 from experiments.config import Experiment
 from experiments.errors import UserError
-from experiments.figures import adaptation_curves, training_curves
+from experiments.figures import adaptation_curves, scores, training_curves
 from experiments.files import read_json, write_json
 from experiments.folder import RunFolder, refuse_used
 from experiments.metrics import read_metrics
@@ -289,7 +289,10 @@ def conclude(folder: RunFolder, tracker: Tracker, choices: list[dict[str, Any]])
     path, experiment = folder.path, folder.experiment
     result = outcome.merge(path, experiment, choices)
     title = f"{experiment.name}: {experiment.description}"
-    figures = [adaptation_curves(result["curves"], folder.figures / "curves.png", title=title)]
+    figures = [
+        adaptation_curves(result["curves"], folder.figures / "curves.png", title=title),
+        scores(result["rows"], folder.figures / "scores.png", title=title),
+    ]
     records = read_metrics(folder.metrics)
     if records:
         figures.append(training_curves(records, folder.figures / "training.png"))

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from experiments.figures import adaptation_curves, training_curves
+from experiments.figures import PALETTE, adaptation_curves, scores, training_curves
 
 
 @pytest.fixture
@@ -79,3 +79,50 @@ def test_a_training_is_a_line(made_up, tmp_path, drawn):
     labels = [text.get_text() for text in right.get_legend().get_texts()]
     assert labels == ["maml/01/seed 0", "maml/02/seed 0", "reptile/01/seed 0", "reptile/02/seed 0"]
     training_curves([], tmp_path / "none.png")
+
+
+def test_of_more_learners_than_colours_the_best_are_drawn(made_up, tmp_path, drawn):
+    rows = made_up.curves()
+    maml = [row for row in rows if row["learner"] == "maml"]
+    near = [r | {"learner": f"m{i}", "mean": r["mean"] - i / 1000} for i in range(9) for r in maml]
+
+    adaptation_curves(rows + near, tmp_path / "curves.png", title="Made up")
+
+    names = {t.get_text().split()[0] for t in drawn[0].axes[1].get_legend().get_texts()}
+    assert len(names) == len(PALETTE)
+    assert names == {"maml", *(f"m{i}" for i in range(7))}
+    assert f"The 8 best of {len(made_up.learners) + 9}" in drawn[0].texts[-1].get_text()
+
+
+def test_scores_show_every_learner_the_best_on_top_beside_its_cost(made_up, tmp_path, drawn):
+    path = scores(made_up.result((1, 5))["rows"], tmp_path / "scores.png", title="Made up")
+
+    assert imread(path).shape[1] > 1000
+    one, five, cost = drawn[0].axes
+    names = [text.get_text() for text in one.get_yticklabels()]
+    assert names[-1] == "maml" and names[0] == "majority" and set(names) == made_up.learners
+    assert [axes.get_title(loc="left") for axes in drawn[0].axes] == ["1-shot", "5-shot", "cost"]
+    # Guessing is so far off that it is a number at the edge.
+    assert len(five.get_lines()) == len(names) - 1
+    assert [text.get_text() for text in five.texts] == ["20.0"]
+    assert len(cost.get_lines()) == 2 * len(names)
+    assert cost.get_xscale() == "log"
+
+
+def test_scores_of_numbers_are_losses_the_smallest_on_top(tmp_path, drawn):
+    none = {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+    rows = [
+        {
+            "learner": name,
+            "shots": 10,
+            "accuracy": none,
+            "loss": {"mean": loss, "low": loss - 0.1, "high": loss + 0.1},
+            "adapt_seconds_per_task": 0.01,
+        }
+        for name, loss in (("finetune", 3.0), ("maml", 0.5), ("cavia", 0.4))
+    ]
+
+    scores(rows, tmp_path / "scores.png", title="Made up")
+
+    assert [text.get_text() for text in drawn[0].axes[0].get_yticklabels()][-1] == "cavia"
+    assert drawn[0].axes[0].get_xlabel() == "query loss"
