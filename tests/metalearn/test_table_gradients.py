@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from meta_models.errors import ModelError
 from meta_models.params import norm
+from metalearn.algorithms.maml import MAML
 from metalearn.learner import in_passes
 from tests.metalearn.table import (
     TABLE,
@@ -117,6 +121,28 @@ def test_meta_gradients_are_finite_differences_on_a_decoder(
 
     few = {"per_tensor": 0, "coordinates": 0, "joint": 3}
     check_gradient(lambda s: query_loss(made, s, episode), state, gradient, **few)
+
+
+@rows(lambda row: row.gradient == "exact" and row.descends)
+def test_the_adjoint_is_the_unrolled_gradient(name, language_model, make_episode, generic) -> None:
+    made = learner(name, language_model)
+    assert isinstance(made, MAML)
+    episode = make_episode()
+    state = generic(initial(made))
+    if made.loop.engine is not None:  # a library that only unrolls says so
+        with pytest.raises(ModelError, match="adjoint"):
+            replace(made.loop, gradient="adjoint")
+        return
+
+    gradients = []
+    for kind in ("unrolled", "adjoint"):
+        made.loop = replace(made.loop, gradient=kind)
+        gradients.append(made.meta_gradient(state, episode)[0])
+
+    unrolled, adjoint = gradients
+    assert unrolled.keys() == adjoint.keys() == state.keys()
+    for key, value in unrolled.items():
+        assert_near(adjoint[key], value, 1e-10, key)
 
 
 @models
