@@ -80,7 +80,9 @@ def _parser() -> _Parser:
         description="Meta-learning over language-model adapters.",
         epilog="`metalearn COMMAND --help` shows the options of a command.",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(
+        metavar="COMMAND [OPTIONS]", required=True, parser_class=_Parser
+    )
 
     def add(
         name: str, handle: Callable[[argparse.Namespace], int | None]

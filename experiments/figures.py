@@ -108,7 +108,7 @@ def scores(rows: Sequence[Row], path: Path, *, title: str) -> Path:
     Where tasks hold numbers, the loss is drawn.
 
     Args:
-        rows: Rows of a result: learner, shots, accuracy and loss as intervals, and
+        rows: Rows of a result: learner, shots, loss and perhaps accuracy as intervals, and
             adapt_seconds_per_task.
         path: PNG file to write.
         title: Title of the figure.
@@ -116,7 +116,7 @@ def scores(rows: Sequence[Row], path: Path, *, title: str) -> Path:
     Returns:
         `path`.
     """
-    metric = "accuracy" if math.isfinite(rows[0]["accuracy"]["mean"]) else "loss"
+    metric = "accuracy" if "accuracy" in rows[0] else "loss"
     scale = 1 if metric == "loss" else 100
     all_shots = sorted({row["shots"] for row in rows})
     means: dict[str, list[float]] = {}

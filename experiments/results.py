@@ -48,7 +48,7 @@ def store(run: Path, kept: Path = KEPT) -> Path:
     write_json(path, result)
     title = f"{result['experiment']}: {result['description']}"
     figure = path.with_suffix(".png")
-    if len({row["learner"] for row in result["rows"]}) > len(PALETTE):
+    if _crowded(result):
         scores(result["rows"], figure, title=title)
     else:
         adaptation_curves(result["curves"], figure, title=title)
@@ -59,8 +59,15 @@ def table(result: dict[str, Any]) -> str:
     """What the README shows of a result: its table and what it stands on."""
     revision = (result["environment"].get("git") or {}).get("revision") or "unknown"
     device = f"{result['environment']['device']}, {result['environment']['threads']} threads"
-    notes = [f"{scope(result)}; revision {revision[:9]}, {device}", *rises(result)]
+    notes = [f"{scope(result)}; revision {revision[:9]}, {device}"]
+    if not _crowded(result):
+        notes += rises(result)
     return f"{markdown_table(result)}\n{'; '.join(notes)}.\n"
+
+
+def _crowded(result: dict[str, Any]) -> bool:
+    """Whether there are more learners than curves can show."""
+    return len({row["learner"] for row in result["rows"]}) > len(PALETTE)
 
 
 def fill(text: str, kept: Path = KEPT) -> str:

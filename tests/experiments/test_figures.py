@@ -110,12 +110,10 @@ def test_scores_show_every_learner_the_best_on_top_beside_its_cost(made_up, tmp_
 
 
 def test_scores_of_numbers_are_losses_the_smallest_on_top(tmp_path, drawn):
-    none = {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
     rows = [
         {
             "learner": name,
             "shots": 10,
-            "accuracy": none,
             "loss": {"mean": loss, "low": loss - 0.1, "high": loss + 0.1},
             "adapt_seconds_per_task": 0.01,
         }

@@ -100,6 +100,7 @@ def test_a_run_folder_holds_everything(finished):
     }
     assert {path.name for path in (finished / "figures").iterdir()} == {
         "curves.png",
+        "scores.png",
         "training.png",
     }
     assert load_experiment(finished) == TEXT
