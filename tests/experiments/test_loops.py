@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.machinery import PathFinder
 from typing import Any
 
 import pytest
@@ -21,10 +20,7 @@ from meta_models.params import norm, part
 from metalearn.algorithms.maml import MAML
 from metalearn.inner.higher_engine import Higher
 from metalearn.inner.learn2learn_engine import Learn2Learn
-
-needs_learn2learn = pytest.mark.skipif(
-    PathFinder.find_spec("learn2learn") is None, reason="learn2learn is not installed"
-)
+from tests.metalearn.table import needs_learn2learn
 
 
 def workshop(**inner: Any) -> Workshop:
