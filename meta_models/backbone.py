@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from meta_models.errors import ModelError
+from meta_models.inputs import first_position
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -39,12 +41,33 @@ class Backbone:
     layers: int
     causal: bool
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the frozen weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def kind(self) -> torch.dtype:
+        """Precision of everything that is learned: never half."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frozen weights are."""
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def first_position(self) -> int:
+        """Number that the model gives to the first token of a text."""
+        return first_position(self.model)
+
 
 def load_backbone(
     name: str,
     *,
     attention: Literal["eager", "sdpa"] = "eager",
     dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> Backbone:
     """Load a backbone by name and freeze it.
@@ -53,7 +76,8 @@ def load_backbone(
         name: `minilm` (packaged weights, checksum verified), a hub name, a local folder, or
             `tiny-bert`, `tiny-gpt2`, `tiny-llama` (random weights, for tests).
         attention: Attention implementation; a fused one has no second derivative.
-        dtype: Precision of the weights.
+        dtype: Precision that the weights are stored in; what is learned has at least fp32.
+        device: Where they are put.
         seed: Seed of the random weights of the tiny models.
 
     Raises:
@@ -74,7 +98,7 @@ def load_backbone(
     config: Any = model.config
     if config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder; use an encoder or a decoder")
-    model.requires_grad_(False).eval().to(dtype)
+    model.requires_grad_(False).eval().to(device, dtype)
     return Backbone(
         name=name,
         model=model,
@@ -127,7 +151,7 @@ def _minilm_folder() -> Path:
 
 def _is_causal(model: nn.Module) -> bool:
     """Whether a later token changes an earlier hidden state (asked of the model itself)."""
-    ids = torch.tensor([[5, 6, 7], [5, 6, 8]])
+    ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(model.parameters()).device)
     with torch.no_grad():
         hidden = model(input_ids=ids).last_hidden_state
     return bool(torch.allclose(hidden[0, :2], hidden[1, :2], atol=1e-6))
