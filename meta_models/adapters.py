@@ -218,8 +218,9 @@ class Adapter:
         """Try two tasks of unequal length under vmap, with the gradient that training takes."""
         values = {name: value.detach() for name, value in self.model.named_parameters()}
         stacked = {name: torch.stack([values[name]] * 2).requires_grad_() for name in self._names}
-        ids = torch.full((2, 2, 4), 5)
-        mask = torch.tensor([[True] * 4, [True, True, True, False]]).expand(2, 2, 4)
+        ids = torch.full((2, 2, 4), 5, device=self.backbone.device)
+        mask = torch.tensor([[True] * 4, [True, True, True, False]], device=ids.device)
+        mask = mask.expand(2, 2, 4)
         try:
             out = torch.vmap(lambda v, i, m: self.hidden(v, i, m, None))(stacked, ids, mask)
             torch.autograd.grad(out.sum(), list(stacked.values()), allow_unused=True)
