@@ -197,6 +197,8 @@ class Adapter:
         """
         if self.prompt:
             return f"{self.method} puts virtual tokens before each text"
+        if self.backbone.device.type == "meta":  # no numbers to compare
+            return ""
         values = self._installed_values()
         ids = torch.tensor([[5, 6, 7, 5, 9]], device=self.backbone.device)
         text = torch.tensor([[0, 0, 0, 1, 1]], device=ids.device)
