@@ -24,8 +24,8 @@ def build_loop(
         order: Order of the meta-gradient that will be taken through it.
 
     Raises:
-        ModelError: If the attention has no second derivative and one is needed, or the engine
-            cannot run such a loop.
+        ModelError: If the attention has no second derivative and one is needed, the engine cannot
+            run such a loop, or checkpointing not such an adjoint.
     """
     inner, backbone = experiment.inner, experiment.backbone
     parts = parts or inner.parts
@@ -35,6 +35,14 @@ def build_loop(
             f"attention {backbone.attention!r} has no second derivative; "
             "use --backbone.attention eager, or --inner.order 1"
         )
+    adjoint = inner.adjoint
+    if backbone.checkpoint and adjoint != "reverse":
+        if adjoint == "forward":
+            raise ModelError(
+                "backbone.checkpoint computes again in reverse only; "
+                "leave out --inner.adjoint forward"
+            )
+        adjoint = "reverse"
     head = inner.rate if inner.head_rate is None else inner.head_rate
     body = "body" if backbone.name == "mlp" else "adapter"
     rates = {
@@ -49,7 +57,7 @@ def build_loop(
         optimizer=optimizers[inner.optimizer],
         exact_steps=inner.exact_steps,
         gradient=inner.gradient,
-        adjoint=inner.adjoint,
+        adjoint=adjoint,
         engine=build_engine(inner),
     )
 

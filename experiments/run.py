@@ -29,6 +29,7 @@ from experiments.figures import adaptation_curves, scores, training_curves
 from experiments.files import read_json, write_json
 from experiments.folder import RunFolder, refuse_used
 from experiments.metrics import read_metrics
+from experiments.passes import tasks_per_pass
 from experiments.progress import Progress
 from experiments.report import write_report
 from experiments.sampling import build_curriculum
@@ -183,9 +184,13 @@ class _Run:
             return saved[1]["best_score"]
         stream = workshop.training_stream(cell.shots, cell.seed)
         curriculum = build_curriculum(workshop.experiment, stream)
+        episodes = workshop.training_episodes(cell.shots, cell.seed, curriculum)
+        learner.tasks_per_pass = tasks_per_pass(
+            workshop.experiment, cell.learner, learner, episodes(0), workshop.device
+        )
         training = MetaTraining(
             learner,
-            workshop.training_episodes(cell.shots, cell.seed, curriculum),
+            episodes,
             validation_score(learner, validation_episodes(workshop, cell.shots)),
             workshop.outer_loop(),
             seeded(cell.seed),

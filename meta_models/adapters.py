@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +227,7 @@ class Adapter:
             out = torch.vmap(lambda v, i, m: self.hidden(v, i, m, None))(stacked, ids, mask)
             torch.autograd.grad(out.sum(), list(stacked.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ValueError) as error:
-            _log.info(
-                "adapter %s runs one task at a time: %s", self.method, str(error).splitlines()[0]
-            )
+            _say_alone(self.method, str(error).splitlines()[0])
             return False
         return True
 
@@ -287,6 +285,12 @@ class Adapter:
         names = set(self._names)
         learned = {p.data_ptr() for n, p in self.model.named_parameters() if n in names}
         return [(n, value) for n, value in written.items() if value.data_ptr() not in learned]
+
+
+@cache
+def _say_alone(method: str, why: str) -> None:
+    """Said once a process, not for every model that has such an adapter."""
+    _log.info("adapter %s runs one task at a time: %s", method, why)
 
 
 def _installed(model: Any, config: Any) -> Any:
