@@ -75,8 +75,8 @@ def tell(
     experiment = variant(experiment, first)
     shop = Workshop(experiment, kept, weights=False)
     accelerator = memory is not None or shop.device.type != "cpu"
-    baseline = 0 if accelerator else process_baseline()
     episode = tasks_of_a_step(shop, tokens)
+    baseline = 0 if accelerator else process_baseline(shop, learner)
     made = shop.learner(learner)
     if not made.trains:
         raise UserError(f"learner {learner} trains nothing; name one that does with --learner")

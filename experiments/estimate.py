@@ -26,13 +26,14 @@ from experiments.config import Experiment
 from experiments.errors import UserError
 from meta_models.model import AdaptedModel
 from meta_models.params import stack
+from metalearn.allocators import Blocks, of_this_process
 from metalearn.footprint import Footprint
 from metalearn.learner import Learner
 from tasks.episode import Batch, Episode, Tokens
 
 COPIES = 5  # of the meta-parameters in training
 LOOKED_AT = 8  # meta-steps among which the one with the longest texts is taken
-BLOCK = {"cpu": 64, "accelerator": 512}  # bytes that allocators round up to
+BLOCK = 512  # bytes that the allocator of an accelerator rounds up to
 MADE_UP = "made up"  # source of texts that are token numbers only
 NAME_TOKENS = 4  # of a label name, where texts are made up
 
@@ -100,7 +101,7 @@ def estimate(
 
 
 def _measure(learner: Learner, episode: Episode, accelerator: bool, baseline: int) -> Estimate:
-    block = BLOCK["accelerator" if accelerator else "cpu"]
+    block = BLOCK if accelerator else 1
     state = learner.init(seeded(0))
     model: Any = getattr(learner, "model", None)
     size, tasks = learner.tasks_per_pass, episode.tasks
@@ -108,7 +109,7 @@ def _measure(learner: Learner, episode: Episode, accelerator: bool, baseline: in
     if isinstance(model, AdaptedModel):
         network = model.adapter.model
         frozen = _bytes([*network.parameters(), *network.buffers()], block)
-        with Footprint(block) as before:
+        with Footprint(Blocks(block)) as before:
             for batch in (episode.support, episode.query):
                 for tokens in (batch.tokens, batch.names):
                     if tokens is not None:
@@ -121,7 +122,7 @@ def _measure(learner: Learner, episode: Episode, accelerator: bool, baseline: in
     # Where all tasks are alike, so are all passes; the second adds its gradient to the first one's.
     alike = episode.support.source[0] == MADE_UP and tasks % size == 0
     part = episode.select(0, min(2 * size, tasks)) if alike else episode
-    with Footprint(block) as found:
+    with Footprint(Blocks(BLOCK) if accelerator else of_this_process()) as found:
         learner.meta_gradient(state, part)
     return Estimate(
         baseline=baseline,
@@ -217,10 +218,16 @@ def _ids(*shape: int) -> torch.Tensor:
     return torch.randint(5, 300, shape, generator=torch.Generator().manual_seed(0))
 
 
-def process_baseline() -> int:
-    """Bytes that a training process holds before it has a model: Python and its libraries."""
+def process_baseline(shop: Workshop, learner: str) -> int:
+    """Bytes of a training process but for weights and tensors: Python, libraries, tokenizer.
+
+    Args:
+        shop: Objects without weights; they are made here, and with them their libraries loaded.
+        learner: Catalog name of the learner.
+    """
     for module in ("experiments.run", "torch._dynamo"):  # the last comes with the optimizer
         import_module(module)
+    shop.learner(learner)
     return resident()
 
 

@@ -21,6 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
+from metalearn.allocators import Allocator, Blocks
+
 _ITEM = torch.ops.aten._local_scalar_dense.default
 _COPY = torch.ops.aten._to_copy.default
 
@@ -33,11 +35,9 @@ class Footprint(TorchDispatchMode):
     number read from such a tensor is 1.
 
     Args:
-        block: Every storage counts in whole blocks of so many bytes.
+        allocator: Says what the tensors take; None: their bytes.
 
     Attributes:
-        live: Bytes of the tensors that are alive.
-        peak: Most bytes that were alive at once.
         flops: Floating-point operations of matrix products and attention.
 
     Example:
@@ -48,12 +48,22 @@ class Footprint(TorchDispatchMode):
         (8192, 1024, 512)
     """
 
-    def __init__(self, block: int = 1) -> None:
+    def __init__(self, allocator: Allocator | None = None) -> None:
         super().__init__()
-        self.block = block
-        self.live = self.peak = self.flops = 0
+        self.flops = 0
+        self._allocator = Blocks() if allocator is None else allocator
         self._known: dict[int, weakref.ref[Any]] = {}
         self._found: dict[Any, _Found] = {}
+
+    @property
+    def live(self) -> int:
+        """Bytes that the tensors take now."""
+        return self._allocator.held
+
+    @property
+    def peak(self) -> int:
+        """Most bytes that they took at once."""
+        return self._allocator.peak
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -108,14 +118,13 @@ class Footprint(TorchDispatchMode):
         key = storage._cdata
         if key in self._known:
             return
-        size = -(-storage.nbytes() // self.block) * self.block if new else 0
+        size = storage.nbytes() if new else 0
+        self._allocator.take(size)
         self._known[key] = weakref.ref(storage, partial(self._forget, key, size))
-        self.live += size
-        self.peak = max(self.peak, self.live)
 
     def _forget(self, key: int, size: int, _: object) -> None:
         del self._known[key]
-        self.live -= size
+        self._allocator.give(size)
 
 
 class _Found(NamedTuple):
