@@ -15,6 +15,7 @@ from experiments.config import Experiment
 from experiments.errors import UserError, nearest
 from experiments.estimate import Estimate, estimate, process_baseline, tasks_of_a_step
 from experiments.passes import tasks_per_pass
+from metalearn.allocators import FRAGMENTED, Heap, of_this_process
 from tasks.episode import Episode
 
 GB = 2**30  # a card of "24 GB" has that many times it
@@ -89,11 +90,15 @@ def tell(
         )
 
     found = of(asked)
-    yield f"{learner} of {experiment.name} on {experiment.backbone.name}: a meta-step of {_shape(episode)}"
+    name, backbone = experiment.name, experiment.backbone.name
+    yield f"{learner} of {name} on {backbone}: a meta-step of {_shape(episode)}"
     yield from _parts(found, accelerator)
+    if not accelerator and isinstance(of_this_process(), Heap):
+        yield f"  (activations with the holes of glibc's heap, {FRAGMENTED} times their bytes;"
+        yield "  MALLOC_MMAP_THRESHOLD_=131072 in the environment avoids them and takes longer)"
     if rate is not None:
         yield f"  {'seconds at ' + f'{rate:g}' + ' TFLOP/s':<42}{found.flops / rate / 1e12:>12.2f}"
-    if shop_has_trunk(asked, kept):
+    if _keeps_states(asked, kept):
         yield "  (kept states grow with the texts that a run meets, to at most 2 GB)"
     if memory is not None:
         yield f"\non a card of {memory / GB:g} GB, the CUDA context (about 0.5 GB) not counted:"
@@ -108,7 +113,7 @@ def tell(
             yield f"  {name:<42}{here.peak / GB:>10.2f}{here.flops / 1e12:>10.2f}  {fits}"
 
 
-def shop_has_trunk(experiment: Experiment, kept: dict[str, Any]) -> bool:
+def _keeps_states(experiment: Experiment, kept: dict[str, Any]) -> bool:
     """Whether there are layers below the first adapter whose states are kept."""
     if experiment.backbone.name == "mlp":
         return False
@@ -149,9 +154,7 @@ def _parts(found: Estimate, accelerator: bool) -> Iterator[str]:
         yield f"  {'  that is, forwards of the support sets':<42}{times:>12,.1f}"
 
 
-def _ladder(
-    asked: Experiment, shop: Workshop, learner: str
-) -> Iterator[tuple[str, Experiment]]:
+def _ladder(asked: Experiment, shop: Workshop, learner: str) -> Iterator[tuple[str, Experiment]]:
     """Settings that need less and less memory, the change that costs least time first.
 
     Up to checkpointing they keep what is learned (bfloat16: nearly); the last two change it.

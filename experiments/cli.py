@@ -259,8 +259,8 @@ def _evaluate(words: list[str]) -> None:
     print(evaluate(words[:first], settings, given.run_dir))
 
 
-ESTIMATE_USAGE = """usage: metalearn estimate NAME [--learner LEARNER] [--card SIZE] [--tokens L] [--rate R]
-                          [--SETTING VALUE ...]
+ESTIMATE_USAGE = """usage: metalearn estimate NAME [--learner LEARNER] [--card SIZE] [--tokens L]
+                          [--rate R] [--SETTING VALUE ...]
 
   NAME          experiment of the catalog, see `metalearn list`
   --learner     which learner (default: the last of the experiment that trains)
@@ -292,9 +292,7 @@ def _estimate(words: list[str]) -> None:
 
     from experiments.cards import tell
 
-    told = tell(
-        experiment, given.learner, card=given.card, tokens=given.tokens, rate=given.rate
-    )
+    told = tell(experiment, given.learner, card=given.card, tokens=given.tokens, rate=given.rate)
     for line in told:
         print(line, flush=True)
 

@@ -116,8 +116,11 @@ def _measure(learner: Learner, episode: Episode, accelerator: bool, baseline: in
                         model.arrange(tokens)
         states = before.live if model.trunk is not None else 0
         few = episode.select(0, min(size, tasks))
-        with Footprint() as once, torch.no_grad():
-            model.features(stack(state, few.tasks), few.support)
+        with torch.no_grad():
+            with Footprint():
+                values = model.start(stack(state, few.tasks), few.support)
+            with Footprint() as once:
+                model.features(values, few.support)
         forward = once.flops * tasks // few.tasks
     # Where all tasks are alike, so are all passes; the second adds its gradient to the first one's.
     alike = episode.support.source[0] == MADE_UP and tasks % size == 0

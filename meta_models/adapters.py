@@ -287,9 +287,8 @@ class Adapter:
         return [(n, value) for n, value in written.items() if value.data_ptr() not in learned]
 
 
-@cache
+@cache  # said once a process, not for every model
 def _say_alone(method: str, why: str) -> None:
-    """Said once a process, not for every model that has such an adapter."""
     _log.info("adapter %s runs one task at a time: %s", method, why)
 
 

@@ -4,9 +4,9 @@
     g = J_F(x)^T v       keeps x and v alone, and computes F again
     J_g(x, v)^T u        computes both again
 
-The idea is that of Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", section 3, for
+The idea is that of Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", section 3, at
 both levels: PyTorch's own checkpointing drops the activations of the forward, but the graph of a
-backward that is differentiated itself holds what was computed again, and the peak stays where it was.
+backward that is differentiated itself holds what was computed again: the peak stays where it was.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Checkpoints:
     ) -> Any:
         if not self._active:
             return shell(*args, **kwargs)
-        if kwargs.get("past_key_values") is not None:
+        if any(hasattr(given, "get_seq_length") for given in (*args, *kwargs.values())):
             raise ModelError(
                 "backbone.checkpoint: layers that share a cache cannot be computed again; "
                 "leave it off with prefix and prompt tuning"

@@ -1,14 +1,14 @@
 """What allocators make of the tensors that are alive: bytes taken from the system or the card.
 
-    Blocks: sum of ceil(n / b) b           an accelerator's, b = 512; one mapped piece a tensor, b = 4096
-    Heap:   sum of h n, n < 32 MB, + n     glibc's malloc as it is, that of a CPU on Linux
+    Blocks: sum of ceil(n / b) b     an accelerator's, b = 512; pages, b = 4096
+    Heap:   sum of h n               glibc's malloc as it comes, that of a CPU on Linux
 
-PyTorch asks glibc for 64-byte alignment.  `posix_memalign` then looks for n + 112 bytes, cuts n + 16
-of them out, and what it cuts off is soon in use for something small: a freed tensor leaves a hole
-that is too small for the next one of its size.  An inner loop, whose tensors are many and of few
-sizes, so takes h times their bytes, and h was measured.  That this is the cause shows when tensors
-are mapped one by one (MALLOC_MMAP_THRESHOLD_=131072): then the process takes their bytes and no more,
-and 1.5 times as long, as every page is a new one.
+PyTorch asks glibc for 64-byte alignment.  `posix_memalign` then looks for n + 112 bytes, cuts
+n + 16 of them out, and what it cuts off may soon be in use for something small: a freed tensor
+leaves a hole that is too small for the next one of its size.  The many tensors of few sizes that an
+inner loop makes so take h times their bytes, and h was measured.  Where glibc maps every tensor by
+itself (MALLOC_MMAP_THRESHOLD_=131072), the process takes their bytes and no more, but longer: every
+page is a new one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Protocol
 
 PAGE = 4096
 LARGEST = 2**25  # bytes from which on glibc always maps a piece by itself
-# h: measured by `python -m experiments.benchmarks.estimate` on five graphs of 60 to 540 MB, where it
-# was 2.2 to 2.8 after the first tasks and did not grow further.
+# h: 2.2 to 2.8 on five graphs of 60 to 540 MB (MiniLM, T=4), no more after four meta-steps; 2.1
+# after a single task. `python -m experiments.benchmarks.estimate` has what it predicts.
 FRAGMENTED = 2.6
 # Any of these switches off that glibc moves ever larger pieces from maps to the heap.
 _FIXED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")

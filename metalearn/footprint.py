@@ -68,7 +68,7 @@ class Footprint(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs = {} if kwargs is None else kwargs
         given = list(_tensors((*args, *kwargs.values())))
         for tensor in given:
             self._meet(tensor, new=False)
@@ -79,7 +79,8 @@ class Footprint(TorchDispatchMode):
             if func is _COPY and (to := kwargs.get("device")) is not None and to.type != "meta":
                 return torch.ones(given[0].shape, device=to, dtype=kwargs.get("dtype"))
             if not all(x.is_meta for x in given):
-                args, kwargs = tree_map_only(Tensor, _without_memory, (args, kwargs))
+                args = _bare(args)
+                kwargs = {name: _bare(value) for name, value in kwargs.items()}
         if shapes_only and _makes_new(func):
             result = self._made(func, args, kwargs)
         else:
@@ -168,5 +169,6 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _without_memory(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_meta else tensor.to("meta")
+def _bare(values: Any) -> Any:
+    """The same without memory."""
+    return tree_map_only(Tensor, lambda x: x if x.is_meta else x.to("meta"), values)
