@@ -7,6 +7,7 @@ learners and sampling, read one and make the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +30,7 @@ from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
+from meta_models.store import Keep
 from metalearn.inner.loop import InnerLoop
 from metalearn.learner import Learner
 from metalearn.training import OuterLoop
@@ -90,8 +92,10 @@ def build_model(
 ) -> AdaptedModel:
     """A language model with its adapter and head, and perhaps a context."""
     frozen = load_backbone(backbone.name, attention=backbone.attention)
+    folder = None if backbone.trunk_folder is None else Path(backbone.trunk_folder)
+    keep = Keep(backbone.trunk_memory, backbone.trunk_disk, folder)
     return AdaptedModel(
-        Adapter(frozen, adapter.method, adapter.options, adapter.layers),
+        Adapter(frozen, adapter.method, adapter.options, adapter.layers, keep),
         Head(head.kind, frozen.width, head.scale),
         pooling=backbone.pooling,
         unit=backbone.normalize,

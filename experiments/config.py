@@ -99,8 +99,14 @@ class BackboneSettings(Settings):
     max_length: int = Field(default=128, ge=1)
     """Longest sequence, in tokens; longer texts are cut."""
     keep_trunk: bool = True
-    """Keep in memory what the layers below the first adapter make of each text; the results are the
-    same to rounding."""
+    """Keep what the layers below the first adapter make of each text; the results are the same to
+    rounding."""
+    trunk_memory: float = Field(default=2.0, ge=0)
+    """GiB of it in memory; 0: all on disk, where later runs find it."""
+    trunk_disk: float = Field(default=10.0, ge=0)
+    """GiB on disk, of all models together, for what does not fit into memory; 0: none."""
+    trunk_folder: str | None = None
+    """Where on disk, a local one; none: metalearn/trunk in the user's cache folder."""
     weights: Literal["he", "small", "uniform"] = "he"
     """Weights of an mlp before training: normal of variance 2 / inputs; normal of deviation 0.01;
     uniform within 1 / sqrt(inputs), biases too."""

@@ -22,8 +22,10 @@ from torch.func import functional_call
 from meta_models.backbone import Backbone
 from meta_models.dora import Magnitude
 from meta_models.errors import ModelError
+from meta_models.fingerprint import fingerprint
 from meta_models.methods import METHODS, resolve
 from meta_models.params import Params
+from meta_models.store import Keep, Store
 from meta_models.targets import biased, first_linear, layer_of, layers_of, matching, named, norms
 from meta_models.trunk import Trunk
 
@@ -40,6 +42,8 @@ class Adapter:
             its lower-case name; or "none": the frozen backbone alone, without values.
         options: Fields of the PEFT configuration, over the defaults of the method.
         layers: Indices of the layers that carry the adapter; None means all.
+        keep: How much is kept of what the layers below the first adapter make of each text;
+            None: as much as `Keep` says by itself.
 
     Attributes:
         config: The PEFT configuration; None for "none".
@@ -61,8 +65,10 @@ class Adapter:
         method: str = "lora",
         options: Mapping[str, Any] | None = None,
         layers: tuple[int, ...] | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self.backbone = backbone
+        self.keep = keep or Keep()
         self.method = method
         self.config: Any = None
         self.model: Any = backbone.model
@@ -166,7 +172,8 @@ class Adapter:
         below = 0 if not where or None in where else min(index or 0 for index in where)
         if not below:
             return None
-        return Trunk(layers_of(self.backbone), below, partial(self.hidden, {}))
+        store = Store(self.keep, partial(fingerprint, self.backbone, below))
+        return Trunk(layers_of(self.backbone), below, partial(self.hidden, {}), store)
 
     @cached_property
     def neutral(self) -> Tensor:
