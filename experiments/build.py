@@ -91,7 +91,7 @@ def build_model(
     backbone: BackboneSettings, adapter: AdapterSettings, head: HeadSettings, context: int = 0
 ) -> AdaptedModel:
     """A language model with its adapter and head, and perhaps a context."""
-    frozen = load_backbone(backbone.name, attention=backbone.attention)
+    frozen = load_backbone(backbone.name, attention=backbone.attention, quantize=backbone.quantize)
     folder = None if backbone.trunk_folder is None else Path(backbone.trunk_folder)
     keep = Keep(backbone.trunk_memory, backbone.trunk_disk, folder)
     return AdaptedModel(

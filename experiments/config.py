@@ -92,6 +92,9 @@ class BackboneSettings(Settings):
     tiny-llama are random, for tests."""
     attention: Literal["eager", "sdpa"] = "eager"
     """Attention implementation; second order needs eager."""
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    """Keep the weights of linear layers in 8 or 4 bits (needs the extra `quantized`); gradients, of
+    either order, are those of the rounded weights."""
     pooling: Literal["mean", "first", "last"] | None = None
     """Which hidden states become a feature; none: mean for encoders, last for decoders."""
     normalize: bool = True
