@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ FORMAT = 1  # of what is kept; another one never meets the files of this one
 def fingerprint(backbone: Backbone, below: int) -> str:
     """32 hexadecimal digits, of the weights below layer j and of what computes with them.
 
-    Equal fingerprints mean equal bits: versions, processor and threads count, since they decide in
+    Equal fingerprints mean equal bits: versions, processor and number of threads count, since they decide in
     which order sums are taken.  The machine's name does as well, since a memory-mapped file in a
     home folder that several machines share cannot be written by two of them.  Reads every weight
     below layer j: some second a gigabyte.
@@ -43,8 +44,6 @@ def fingerprint(backbone: Backbone, below: int) -> str:
 
 
 def _settings(backbone: Backbone, below: int) -> list[object]:
-    import transformers
-
     config = backbone.model.config.to_dict()  # pyright: ignore
     config.pop("_name_or_path", None)  # the same weights elsewhere
     device = next(backbone.model.parameters()).device
@@ -53,7 +52,7 @@ def _settings(backbone: Backbone, below: int) -> list[object]:
         *(FORMAT, below, sorted(config.items())),
         backbone.model.config._attn_implementation,  # pyright: ignore
         backbone.tokenizer.backend_tokenizer.to_str(),
-        *(torch.__version__, transformers.__version__, platform.node()),
+        *(torch.__version__, version("transformers"), platform.node()),
         *(str(device), on, torch.backends.cpu.get_cpu_capability()),
         *(torch.get_num_threads(), torch.get_float32_matmul_precision()),
     ]
