@@ -20,10 +20,10 @@ FORMAT = 1  # of what is kept; another one never meets the files of this one
 def fingerprint(backbone: Backbone, below: int) -> str:
     """32 hexadecimal digits, of the weights below layer j and of what computes with them.
 
-    Equal fingerprints mean equal bits: versions, processor and number of threads count, since they decide in
-    which order sums are taken.  The machine's name does as well, since a memory-mapped file in a
-    home folder that several machines share cannot be written by two of them.  Reads every weight
-    below layer j: some second a gigabyte.
+    Equal fingerprints mean equal bits: versions, processor and number of threads count, since they
+    decide in which order sums are taken.  The machine's name does as well: several machines that
+    share a home folder cannot write one memory-mapped file.  Reads every weight below layer j: one
+    or two seconds a gigabyte.
 
     Args:
         backbone: The frozen model, with or without an adapter at layer j and above.
