@@ -88,10 +88,20 @@ def build_family(settings: FamilySettings) -> TaskFamily:
 
 
 def build_model(
-    backbone: BackboneSettings, adapter: AdapterSettings, head: HeadSettings, context: int = 0
+    backbone: BackboneSettings,
+    adapter: AdapterSettings,
+    head: HeadSettings,
+    context: int = 0,
+    device: torch.device | str = "cpu",
 ) -> AdaptedModel:
     """A language model with its adapter and head, and perhaps a context."""
-    frozen = load_backbone(backbone.name, attention=backbone.attention, quantize=backbone.quantize)
+    frozen = load_backbone(
+        backbone.name,
+        attention=backbone.attention,
+        dtype=getattr(torch, backbone.dtype),
+        device=device,
+        quantize=backbone.quantize,
+    )
     folder = None if backbone.trunk_folder is None else Path(backbone.trunk_folder)
     keep = Keep(backbone.trunk_memory, backbone.trunk_disk, folder)
     return AdaptedModel(
@@ -101,6 +111,7 @@ def build_model(
         unit=backbone.normalize,
         context=context,
         keep_trunk=backbone.keep_trunk,
+        layout=backbone.layout,
     )
 
 
@@ -125,6 +136,11 @@ class Workshop:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+    @property
+    def device(self) -> torch.device:
+        """Where models and tasks are."""
+        return find_device(self.experiment.device)
 
     @property
     def family(self) -> TaskFamily:
@@ -183,7 +199,8 @@ class Workshop:
     def _mlp(self, context: int = 0) -> MLP:
         weights = self.experiment.backbone.weights
         return self._share(
-            lambda: MLP(context=context, weights=weights), "mlp", str(context), weights
+            lambda: MLP(context=context, weights=weights, device=self.device),
+            *("mlp", str(context), weights, str(self.device)),
         )
 
     def _language_model(
@@ -193,8 +210,8 @@ class Workshop:
         if backbone.name == "mlp":
             raise UserError("the mlp has no text features; choose a language model as backbone")
         return self._share(
-            lambda: build_model(backbone, adapter, head, context),
-            *("model", backbone, adapter, head, str(context)),
+            lambda: build_model(backbone, adapter, head, context, self.device),
+            *("model", backbone, adapter, head, str(context), str(self.device)),
         )
 
     def stream(self, split: SplitName, shots: int, seed: int) -> TaskStream:
@@ -211,8 +228,8 @@ class Workshop:
 
     def episode(self, stream: TaskStream | AugmentedStream, indices: Sequence[int]) -> Episode:
         """Some tasks of a stream as tensors."""
-        drawn = stream.episode(indices)
-        return drawn or self.collator.collate(stream.tasks(indices), indices)
+        drawn = stream.episode(indices) or self.collator.collate(stream.tasks(indices), indices)
+        return drawn if self.device.type == "cpu" else drawn.map(lambda x: x.to(self.device))
 
     def training_stream(self, shots: int, seed: int) -> TaskStream:
         """The training tasks; `shots` 0: drawn from `episodes.train_shots` for every task."""
@@ -273,6 +290,29 @@ class Workshop:
         """The outer loop's settings."""
         outer = self.experiment.outer.model_dump(exclude={"validation_tasks", "checkpoint_every"})
         return OuterLoop(**outer)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the accelerator, or the CPU where there is none.
+
+    Raises:
+        UserError: If there is no such device.
+
+    Example:
+        >>> find_device("cpu")
+        device(type='cpu')
+    """
+    present = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        return present or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name} is none that torch knows; use auto, cpu or cuda") from None
+    known = device.type == "cpu" or (present is not None and device.type == present.type)
+    if not known or (device.index or 0) >= max(1, torch.accelerator.device_count()):
+        raise UserError(f"device {name} is not here; use auto or cpu")
+    return device
 
 
 def batches(workshop: Workshop, stream: TaskStream, tasks: int) -> list[Episode]:

@@ -101,6 +101,11 @@ class BackboneSettings(Settings):
     """Scale features to unit length."""
     max_length: int = Field(default=128, ge=1)
     """Longest sequence, in tokens; longer texts are cut."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision that the frozen weights are stored in; what is learned stays in float32."""
+    layout: Literal["packed", "grouped", "padded"] = "packed"
+    """How texts lie in rows: several a row, so that no padding is computed; one a row, with rows
+    of like length together; one a row, all as wide as the longest.  The same to rounding."""
     keep_trunk: bool = True
     """Keep what the layers below the first adapter make of each text; the results are the same to
     rounding."""
@@ -171,6 +176,9 @@ class InnerSettings(Settings):
     gradient: Literal["unrolled", "adjoint"] = "unrolled"
     """Second order by the graph of all steps, or step by step in constant memory; the same to
     rounding."""
+    adjoint: Literal["auto", "reverse", "forward"] = "auto"
+    """The adjoint's Hessian-vector products: a backward through the backward, or tangents through
+    it; auto: the faster one on the device.  The same to rounding."""
     engine: Literal["native", "higher", "learn2learn"] = "native"
     """Who takes the inner steps: metalearn, or one task at a time, and to rounding the same, one of
     two libraries; gbml is always run by learn2learn."""
@@ -324,6 +332,8 @@ class Experiment(Settings):
     {"maml": {"inner.rate": [0.1, 0.3]}}."""
     threads: int = Field(default=0, ge=0)
     """Threads of torch; 0: as many as cores."""
+    device: str = "auto"
+    """Where models and tasks are: cpu, cuda, cuda:1, mps; auto: the accelerator if there is one."""
     family: FamilySettings = FamilySettings()
     episodes: EpisodeSettings = EpisodeSettings()
     backbone: BackboneSettings = BackboneSettings()

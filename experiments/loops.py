@@ -49,6 +49,7 @@ def build_loop(
         optimizer=optimizers[inner.optimizer],
         exact_steps=inner.exact_steps,
         gradient=inner.gradient,
+        adjoint=inner.adjoint,
         engine=build_engine(inner),
     )
 

@@ -112,4 +112,6 @@ def best_state(checkpoints: Path, learner: Learner, cell: Cell) -> tuple[Params,
     found = checkpoint.load(checkpoints / cell.slug)
     if found is None:
         raise UserError(f"no whole checkpoint in {checkpoints / cell.slug}; train the run again")
-    return outcome.best_state(found[0]), found[1]["seconds"]
+    like = learner.init(seeded(cell.seed))
+    state = {name: value.to(like[name]) for name, value in outcome.best_state(found[0]).items()}
+    return state, found[1]["seconds"]

@@ -23,6 +23,8 @@ from meta_models.backbone import Backbone
 from meta_models.dora import Magnitude
 from meta_models.errors import ModelError
 from meta_models.fingerprint import fingerprint
+from meta_models.inputs import model_inputs
+from meta_models.layout import Packing
 from meta_models.methods import METHODS, resolve
 from meta_models.params import Params
 from meta_models.store import Keep, Store
@@ -42,8 +44,7 @@ class Adapter:
             its lower-case name; or "none": the frozen backbone alone, without values.
         options: Fields of the PEFT configuration, over the defaults of the method.
         layers: Indices of the layers that carry the adapter; None means all.
-        keep: How much is kept of what the layers below the first adapter make of each text;
-            None: as much as `Keep` says by itself.
+        keep: How much `trunk` keeps; None: as much as `Keep` says by itself.
 
     Attributes:
         config: The PEFT configuration; None for "none".
@@ -77,12 +78,11 @@ class Adapter:
             return
         self.config, modules = _peft_config(backbone, method, dict(options or {}), layers)
         self.prompt = bool(self.config.is_prompt_learning)
-        kind = next(backbone.model.parameters()).dtype
         try:
             self.model = _installed(backbone.model, self.config)
         except (ValueError, TypeError) as error:
             raise ModelError(f"adapter {method!r}: {str(error).splitlines()[0]}") from error
-        self.model.eval().to(kind)
+        self.model.eval().to(backbone.device, backbone.dtype)
         self._names = [n for n, p in self.model.named_parameters() if p.requires_grad]
         if method == "bias":
             self._names = [n for n in self._names if _is_bias_of(n, modules)]
@@ -92,6 +92,9 @@ class Adapter:
         if not self._names:
             raise ModelError(f"adapter {method!r} adds no parameters to {backbone.name}")
         self.model.requires_grad_(False)
+        for name in self._names:  # the frozen weights may be of half precision, these never
+            parameter = self.model.get_parameter(name)
+            parameter.data = parameter.data.to(backbone.kind)
         self.batched = self._can_be_batched()
 
     def init(self, generator: torch.Generator) -> Params:
@@ -124,6 +127,7 @@ class Adapter:
         segments: Tensor | None,
         context: Tensor | None = None,
         states: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Last hidden states of one task under its adapter values.
 
@@ -136,6 +140,7 @@ class Adapter:
                 no such vectors.
             states: `[B, L, D]` what the layers below the first adapter make of the texts, where it
                 is known; from `trunk`.
+            packing: `[B, L]` texts and positions, where a row holds several texts.
 
         Returns:
             `[B, L, D]`, of the tokens alone.
@@ -155,14 +160,19 @@ class Adapter:
             # PEFT lengthens a 2-D mask by its virtual tokens.
             inputs["attention_mask"] = mask.long()
         else:
-            inputs["attention_mask"] = self._additive_mask(mask)
-            if self.backbone.causal:
-                inputs["position_ids"] = torch.arange(mask.shape[-1], device=ids.device)[None]
-        if self.backbone.causal and not self.prompt:
-            inputs["use_cache"] = False
+            inputs |= model_inputs(
+                self.backbone.model,
+                mask,
+                packing,
+                causal=self.backbone.causal,
+                first_position=self.backbone.first_position,
+                dtype=self.backbone.dtype,
+            )
         known = nullcontext() if states is None or not self.trunk else self.trunk.skipped(states)
         with known:
-            output = functional_call(self.model, dict(values), (), inputs).last_hidden_state
+            # Where the frozen weights are of half precision, so are the products with the values.
+            own = {name: value.to(self.backbone.dtype) for name, value in values.items()}
+            output = functional_call(self.model, own, (), inputs).last_hidden_state
         return output[:, -length:]  # virtual tokens come in front
 
     @cached_property
@@ -185,22 +195,38 @@ class Adapter:
     def _embeddings(self) -> Tensor:
         return self.backbone.model.get_input_embeddings().weight.detach()  # pyright: ignore
 
-    def _additive_mask(self, mask: Tensor) -> Tensor:
-        """`[B, 1, L, L]` zero where a token may look, the least finite number elsewhere."""
-        length = mask.shape[-1]
-        seen = mask[:, None, None, :].expand(-1, 1, length, -1)
-        if self.backbone.causal:
-            seen = seen & torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-        kind = next(self.backbone.model.parameters()).dtype
-        hidden = torch.full((), torch.finfo(kind).min, dtype=kind, device=mask.device)
-        return torch.where(seen, torch.zeros_like(hidden), hidden)
+    @cached_property
+    def unpackable(self) -> str:
+        """Why texts cannot share a row, as a phrase; empty if they can.
+
+        Found out by trying: two texts in one row must have the states that each has alone.
+        """
+        if self.prompt:
+            return f"{self.method} puts virtual tokens before each text"
+        values = self._installed_values()
+        ids = torch.tensor([[5, 6, 7, 5, 9]], device=self.backbone.device)
+        text = torch.tensor([[0, 0, 0, 1, 1]], device=ids.device)
+        packing = Packing(text, torch.tensor([[0, 1, 2, 0, 1]], device=ids.device))
+        real = torch.ones_like(ids, dtype=torch.bool)
+        try:
+            with torch.no_grad():
+                together = self.hidden(values, ids, real, None, packing=packing)
+                alone = [self.hidden(values, i, i > 0, None) for i in ids.split([3, 2], dim=1)]
+        except (RuntimeError, TypeError, ValueError) as error:
+            return f"{self.backbone.name} takes no such rows: {str(error).splitlines()[0]}"
+        apart = (together - torch.cat(alone, dim=1)).abs().max() / together.abs().max()
+        # Wrong positions or texts that see each other move states by tenths.
+        if apart > 100 * torch.finfo(self.backbone.dtype).eps:
+            return f"{self.backbone.name} gives a text other states beside another"
+        return ""
 
     def _can_be_batched(self) -> bool:
         """Try two tasks of unequal length under vmap, with the gradient that training takes."""
         values = {name: value.detach() for name, value in self.model.named_parameters()}
         stacked = {name: torch.stack([values[name]] * 2).requires_grad_() for name in self._names}
-        ids = torch.full((2, 2, 4), 5)
-        mask = torch.tensor([[True] * 4, [True, True, True, False]]).expand(2, 2, 4)
+        ids = torch.full((2, 2, 4), 5, device=self.backbone.device)
+        mask = torch.tensor([[True] * 4, [True, True, True, False]], device=ids.device)
+        mask = mask.expand(2, 2, 4)
         try:
             out = torch.vmap(lambda v, i, m: self.hidden(v, i, m, None))(stacked, ids, mask)
             torch.autograd.grad(out.sum(), list(stacked.values()), allow_unused=True)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from meta_models.errors import ModelError
+from meta_models.inputs import first_position
 from meta_models.quantize import Quantization, exact, loading
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -43,12 +45,33 @@ class Backbone:
     layers: int
     causal: bool
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the frozen weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def kind(self) -> torch.dtype:
+        """Precision of everything that is learned: never half."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frozen weights are."""
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def first_position(self) -> int:
+        """Number that the model gives to the first token of a text."""
+        return first_position(self.model)
+
 
 def load_backbone(
     name: str,
     *,
     attention: Literal["eager", "sdpa"] = "eager",
     dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
     quantize: Quantization = "none",
     seed: int = 0,
 ) -> Backbone:
@@ -58,7 +81,8 @@ def load_backbone(
         name: `minilm` (packaged weights, checksum verified), a hub name, a local folder, or
             `tiny-bert`, `tiny-gpt2`, `tiny-llama` (random weights, for tests).
         attention: Attention implementation; a fused one has no second derivative.
-        dtype: Precision of the weights.
+        dtype: Precision that the weights are stored in; what is learned has at least fp32.
+        device: Where they are put.
         quantize: Bits of the weights of linear layers, if fewer; the others have `dtype`.
         seed: Seed of the random weights of the tiny models.
 
@@ -73,19 +97,18 @@ def load_backbone(
     if name in TINY:
         model, tokenizer = _tiny(name, attention, seed), _word_tokenizer()
         if quantize != "none":
-            model = _reloaded(model, attention, loading(quantize))
+            model = _reloaded(model, attention, loading(quantize, device))
     else:
         path = str(_minilm_folder()) if name == "minilm" else name
-        model, tokenizer = _pretrained(path, attention, loading(quantize))
+        model, tokenizer = _pretrained(path, attention, loading(quantize, device))
         if name == "minilm":
             model.name_or_path = MINILM  # what an exported adapter names as its base
     config: Any = model.config
     if config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder; use an encoder or a decoder")
     exact(model)
-    nn.Module.to(
-        model.requires_grad_(False).eval(), dtype
-    )  # transformers' own refuses quantized ones
+    model.requires_grad_(False).eval()
+    nn.Module.to(model, device, dtype)  # transformers' own refuses quantized models
     return Backbone(
         name=name,
         model=model,
@@ -152,7 +175,7 @@ def _minilm_folder() -> Path:
 
 def _is_causal(model: nn.Module) -> bool:
     """Whether a later token changes an earlier hidden state (asked of the model itself)."""
-    ids = torch.tensor([[5, 6, 7], [5, 6, 8]])
+    ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(model.parameters()).device)
     with torch.no_grad():
         hidden = model(input_ids=ids).last_hidden_state
     return bool(torch.allclose(hidden[0, :2], hidden[1, :2], atol=1e-6))

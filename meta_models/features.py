@@ -73,7 +73,10 @@ class FeatureStore:
         ]
         missing = {key: (t, b) for t, b, key in places if key not in self._rows}
         if missing:
-            task, row = (torch.tensor(index) for index in zip(*missing.values(), strict=True))
+            task, row = (
+                torch.tensor(index, device=batch.ids.device)
+                for index in zip(*missing.values(), strict=True)
+            )
             self._rows.update(zip(missing, self._compute(batch, task, row), strict=True))
         sample = next(iter(self._rows.values()))
         result = sample.new_zeros(*batch.ids.shape, sample.shape[-1])

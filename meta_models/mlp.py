@@ -31,6 +31,7 @@ class MLP(Model):
         sizes: Units of every layer, input and output included.
         context: n, context parameters that tasks adapt; 0: none.
         weights: Distribution of the weights before training.
+        device: Where they are put.
 
     Example:
         >>> sorted(MLP((1, 40, 40, 1)).init(torch.Generator()))[:2]
@@ -45,11 +46,13 @@ class MLP(Model):
         *,
         context: int = 0,
         weights: Weights = "he",
+        device: torch.device | str = "cpu",
     ) -> None:
         self.encoder = ("body", "context") if context else ("body",)
         self.sizes = (sizes[0] + context, *sizes[1:])
         self.context = context
         self.weights: Weights = weights
+        self.device = device
 
     def init(self, generator: torch.Generator) -> Params:
         values: Params = {}
@@ -59,8 +62,8 @@ class MLP(Model):
         ):
             part = "head" if layer == last else "body"
             weight, bias = _fresh(self.weights, fan_in, fan_out, generator)
-            values[f"{part}.weight{layer}"] = weight
-            values[f"{part}.bias{layer}"] = bias
+            values[f"{part}.weight{layer}"] = weight.to(self.device)
+            values[f"{part}.bias{layer}"] = bias.to(self.device)
         return values
 
     def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:

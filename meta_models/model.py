@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils._pytree import tree_map
 
 from meta_models.adapters import Adapter
 from meta_models.errors import ModelError
 from meta_models.heads import Head, linear, prototypes
+from meta_models.layout import Layout, LayoutKind, Rows, arrange
 from meta_models.params import Params, part, pick
 from tasks.episode import IGNORE, Batch, Tokens
 
-GROUP = 32  # rows of one length group over all tasks: fewer pad less, more keep products large
+ARRANGED = 4  # batches whose layout is kept: support, query and label names of the tasks at work
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +111,10 @@ class AdaptedModel(Model):
         unit: Scale features to unit length.
         context: n, vectors of a context that tasks adapt; 0: none.
         keep_trunk: Keep what the layers below the first adapter make of each text.
+        layout: How texts lie in rows; "packed" becomes "grouped" where it would not be exact.
+
+    Attributes:
+        layout: How they do lie.
     """
 
     def __init__(
@@ -119,6 +126,7 @@ class AdaptedModel(Model):
         unit: bool = True,
         context: int = 0,
         keep_trunk: bool = True,
+        layout: LayoutKind = "packed",
     ) -> None:
         self.encoder = ("adapter", "context") if context else ("adapter",)
         self.context = context
@@ -130,11 +138,16 @@ class AdaptedModel(Model):
         self.unit = unit
         self.trunk = adapter.trunk if keep_trunk and not context else None
         self.batched = adapter.batched
-        self.dtype = next(adapter.backbone.model.parameters()).dtype
+        self.layout = layout
+        if layout == "packed" and (why := "a context" if context else adapter.unpackable):
+            _log.info("texts are padded in groups, not packed: %s", why)
+            self.layout = "grouped"
+        self._arranged: OrderedDict[int, tuple[Tokens, Layout]] = OrderedDict()
 
     def init(self, generator: torch.Generator) -> Params:
         values = self.adapter.init(generator)
-        head = {name: v.to(self.dtype) for name, v in self.head.init(generator).items()}
+        to = self.adapter.backbone.device, self.adapter.backbone.kind
+        head = {name: value.to(*to) for name, value in self.head.init(generator).items()}
         return {f"adapter.{name}": value for name, value in values.items()} | head
 
     def start(self, meta: Params, support: Batch, features: Tensor | None = None) -> Params:
@@ -160,99 +173,85 @@ class AdaptedModel(Model):
     def features(self, values: Params, batch: Batch) -> Tensor:
         if batch.tokens is None:
             raise ModelError("a language model needs text; these tasks have numbers")
-        if batch.kind == "token":
-            tokens = _filled(batch.tokens)
-            states = self._hidden(values, tokens, self._known(tokens)).flatten(1, 2)
-            return _unit(states) if self.unit else states
-        return self._pooled(values, batch.tokens)
+        if batch.kind != "token":
+            return self._pooled(values, batch.tokens)
+        layout = self.arrange(batch.tokens)
+        states = _at(self._states(values, layout), layout.place.flatten(1))
+        return _unit(states) if self.unit else states
 
     def logits(self, values: Params, batch: Batch, features: Tensor | None = None) -> Tensor:
         if features is None:
             features = self.features(values, batch)
         return linear(values, features, batch.class_mask)
 
+    def arrange(self, tokens: Tokens) -> Layout:
+        """The rows that texts are computed in, with what the layers below make of them.
+
+        A function of the texts alone: worked out once for a batch, not for every inner step.
+
+        Args:
+            tokens: `[T, B, L]` token ids.
+        """
+        if (known := self._arranged.get(id(tokens))) is None:
+            below = None if self.trunk is None else self.trunk.states(tokens)
+            known = tokens, arrange(tokens, self.layout, below)
+            self._arranged[id(tokens)] = known  # with the tokens, whose id may else be used again
+            while len(self._arranged) > ARRANGED:
+                self._arranged.popitem(last=False)
+        return known[1]
+
     def _pooled(self, values: Params, tokens: Tokens) -> Tensor:
-        """`[T, B, D]`, computed in groups of rows of like length so that little padding is."""
-        tokens = _filled(tokens)
-        known = self._known(tokens)
-        lengths = tokens.mask.sum(-1)
-        order = lengths.argsort(dim=1, descending=True, stable=True)
-        parts = []
-        for rows in order.split(max(4, GROUP // len(order)), dim=1):
-            width = int(lengths.gather(1, rows).max())
-            group = _rows(tokens, rows, width)
-            below = None if known is None else _taken(known, rows, width)
-            parts.append(self._pool(self._hidden(values, group, below), group.mask))
-        back = order.argsort(dim=1).unsqueeze(-1)
-        grouped = torch.cat(parts, dim=1)
-        features = grouped.gather(1, back.expand_as(grouped))
+        """`[T, B, D]`; zero for texts without tokens."""
+        layout = self.arrange(tokens)
+        states = self._states(values, layout)
+        lengths = layout.lengths
+        if self.pooling == "mean":
+            texts = torch.arange(lengths.shape[1], device=states.device).unsqueeze(-1)
+            member = (layout.text.unsqueeze(1) == texts).to(states.dtype)
+            features = member @ states / lengths.clamp(min=1).unsqueeze(-1)
+        else:
+            last = (lengths - 1).clamp(min=0) if self.pooling == "last" else lengths * 0
+            place = layout.place.gather(2, last.unsqueeze(-1)).squeeze(-1)
+            features = _at(states, place) * (lengths > 0).unsqueeze(-1)
         return _unit(features) if self.unit else features
 
-    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
-        if self.pooling == "mean":
-            weight = mask.unsqueeze(-1).to(states.dtype)
-            return (states * weight).sum(2) / weight.sum(2)
-        if self.pooling == "first":
-            return states[:, :, 0]
-        last = (mask.sum(-1) - 1)[..., None, None]
-        return states.gather(2, last.expand(-1, -1, 1, states.shape[-1])).squeeze(2)
+    def _states(self, values: Params, layout: Layout) -> Tensor:
+        """`[T, P, D]` last hidden states at every place of a layout."""
+        backbone = self.adapter.backbone
+        adapter = {n.split(".", 1)[1]: v for n, v in pick(values, ("adapter",)).items()}
+        context = values["context.vectors"].to(backbone.dtype) if self.context else None
+        states = [self._hidden(adapter, context, rows).flatten(1, 2) for rows in layout.rows]
+        # A backbone of half precision ends here: pooling, head and loss have that of the values.
+        return torch.cat(states, dim=1).to(backbone.kind)
 
-    def _known(self, tokens: Tokens) -> Tensor | None:
-        return None if self.trunk is None else self.trunk.states(tokens)
-
-    def _hidden(self, values: Params, tokens: Tokens, known: Tensor | None) -> Tensor:
-        """`[T, B, L, D]`: the tasks of a batch by vmap, a single task without it."""
-        adapter = {n.split(".", 1)[1]: v for n, v in values.items() if part(n) == "adapter"}
-        context = values["context.vectors"] if self.context else None
-        segments = tokens.segments
-        if tokens.ids.shape[0] == 1:
-            states = self.adapter.hidden(
-                {name: value[0] for name, value in adapter.items()},
-                tokens.ids[0],
-                tokens.mask[0],
-                None if segments is None else segments[0],
-                None if context is None else context[0],
-                None if known is None else known[0],
-            )
-            return states.unsqueeze(0)
+    def _hidden(self, adapter: Params, context: Tensor | None, rows: Rows) -> Tensor:
+        """`[T, R, W, D]`: the tasks of a batch by vmap, a single task without it."""
+        inputs = (adapter, rows.ids, rows.mask, rows.segments, context, rows.states, rows.packing)
+        if rows.ids.shape[0] == 1:
+            return self.adapter.hidden(*map(_only, inputs)).unsqueeze(0)
         if not self.batched:
             raise ModelError(
                 f"adapter {self.adapter.method!r} runs one task at a time; "
                 "set inner.tasks_per_pass to 1"
             )
-        inputs = (adapter, tokens.ids, tokens.mask, segments, context, known)
         dims = tuple(None if x is None else 0 for x in inputs)
         return torch.vmap(self.adapter.hidden, in_dims=dims)(*inputs)
+
+
+def _only(values: Any) -> Any:
+    """The only task of some values that carry a task axis."""
+    return tree_map(lambda value: None if value is None else value[0], values)
+
+
+def _at(states: Tensor, place: Tensor) -> Tensor:
+    """`[T, I, D]` states at the places `[T, I]` of `[T, P, D]`."""
+    return states.gather(1, place.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
 def _unit(features: Tensor) -> Tensor:
     """Features of length one; one that is exactly zero stays zero, and has no derivative.
 
-    A padded example of a decoder is: its padding token is embedded as zero.  The second derivative
-    of a length at zero would be NaN.
+    A padded example is.  The second derivative of a length at zero would be NaN.
     """
     nothing = (features == 0).all(-1, keepdim=True)
     return normalize(features.where(~nothing, 1.0), dim=-1).where(~nothing, 0.0)
-
-
-def _filled(tokens: Tokens) -> Tokens:
-    """Rows without tokens (padding) see their first one.
-
-    Attention over nothing would be NaN, and so would be the second derivative of a mean over
-    nothing that is scaled to unit length.
-    """
-    first = torch.zeros_like(tokens.mask)
-    first[..., 0] = ~tokens.mask.any(-1)
-    return replace(tokens, mask=tokens.mask | first)
-
-
-def _rows(tokens: Tokens, rows: Tensor, width: int) -> Tokens:
-    """The given rows of each task, cut to `width` tokens."""
-    segments = None if tokens.segments is None else _taken(tokens.segments, rows, width)
-    return Tokens(_taken(tokens.ids, rows, width), _taken(tokens.mask, rows, width), segments)
-
-
-def _taken(tensor: Tensor, rows: Tensor, width: int) -> Tensor:
-    """`[T, R, width, ...]` of `tensor` `[T, B, L, ...]`, for rows `[T, R]`."""
-    tasks = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-    return tensor[tasks, rows, :width]

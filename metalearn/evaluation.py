@@ -77,7 +77,8 @@ def evaluate(
             for step in range(len(path)) if curve else [len(path) - 1]:
                 for split in ("support", "query") if curve else ("query",):
                     batch = getattr(part, split)
-                    outputs = learner.predict(path[step], batch)
+                    outputs = learner.predict(path[step], batch).cpu()
+                    batch = batch.map(lambda tensor: tensor.cpu())
                     _judge(judged, part.index, split, step, outputs, batch)
             judged.tasks += part.tasks
         progress(judged.tasks)

@@ -56,16 +56,16 @@ class LogisticRegression(Learner):
         if start is not None:
             raise TypeError("logistic regression adapts no values to start from")
         assert support.labels is not None
-        features = self._store.features(state, support)
+        features = self._store.features(state, support).double().cpu()
         fitted = []
-        for task, labels in zip(features, support.labels, strict=True):
+        for task, labels in zip(features, support.labels.cpu(), strict=True):
             real = labels >= 0
             classifier = Classifier(C=self.strength, max_iter=ITERATIONS)
-            fitted.append(classifier.fit(task[real].double().numpy(), labels[real].numpy()))
+            fitted.append(classifier.fit(task[real].numpy(), labels[real].numpy()))
         return [Fitted(tuple(fitted), state)]
 
     def predict(self, adapted: Fitted, query: Batch) -> Tensor:
-        features = self._store.features(adapted.state, query).double().numpy()
+        features = self._store.features(adapted.state, query).double().cpu().numpy()
         logits = np.full((*features.shape[:2], query.class_mask.shape[1]), MASKED, np.float32)
         for task, classifier in enumerate(adapted.classifiers):
             # predict_log_proba covers the two-class case, in which there is one decision only

@@ -53,7 +53,7 @@ class MultiTask(Learner):
         state = self.model.init(generator)
         width = self.model.head.width
         rows = torch.randn(self.classes, width, generator=generator) / math.sqrt(width)
-        rows = rows.to(self.model.dtype)
+        rows = rows.to(state["scale"])
         return state | {"classifier.weight": rows, "classifier.bias": rows.new_zeros(self.classes)}
 
     def adapt(self, state: Params, support: Batch, start: Params | None = None) -> list[Params]:

@@ -1,64 +1,153 @@
-"""The adjoint gradient of a composition of step maps: keep the states, not the graph.
+"""The adjoint gradient: the inner gradient as a node that keeps its inputs instead of its graph.
 
-    (phi_{s+1}, m_{s+1}) = F_s(phi_s, m_s, theta)
-    (lambda_s, mu_s) = (dF_s / d(phi_s, m_s))^T (lambda_{s+1}, mu_{s+1})
-    d theta += (dF_s / d theta)^T (lambda_{s+1}, mu_{s+1})
+    g_s = grad_phi L(phi_s, psi)                         psi: what the step does not adapt
+    backward of v = dL/dg_s:   grad_{phi, psi} <g_s, v>  a Hessian-vector product, recomputed
 
-Each step is computed without a graph, its inputs are kept, and on the way back the step is
-computed again, with the graph that its vector-Jacobian product needs.  The memory of a backward
-does not grow with the number of steps beyond the kept states, which are as small as the adapter;
-the result is that of the unrolled graph.  The idea is the reversal of Kemaev et al. 2025,
-"Scalable Meta-Learning via Mixed-Mode Differentiation", section 3, here in reverse over reverse.
+A path of steps then holds the states and what the updates between them keep, all as small as the
+adapter; the activations of a step live only while its own product is computed, so that the memory
+of a backward does not grow with the number of steps.  The result is that of the unrolled graph.
+The idea is the reversal of Kemaev et al. 2025, "Scalable Meta-Learning via Mixed-Mode
+Differentiation", section 3.  There are two ways to the product:
+
+    reverse   d<grad_phi L(phi, psi), v> / d(phi, psi)             a backward through the backward
+    forward   d/de grad_{phi, psi} L(phi + e v, psi) at e = 0      tangents through the backward
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-StepMap = Callable[..., tuple[Tensor, ...]]
-"""`step(exact, *inputs) -> outputs`: `exact` asks for a graph from the inputs to the outputs."""
+from meta_models.params import Params
+
+Mode = Literal["auto", "reverse", "forward"]
+"""Way to the product; auto: the faster one on the device."""
+
+Loss = Callable[[Params], Tensor]
+
+# By device. The CPU was measured (`python -m experiments.benchmarks adjoint`): 1.2 times faster.
+# Another device is timed at its first product.
+_faster: dict[str, Literal["reverse", "forward"]] = {"cpu": "reverse"}
+_log = logging.getLogger(__name__)
 
 
-def recomputed(step: StepMap, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """`step(True, *inputs)`, with only `inputs` kept for its backward.
+def kept_gradient(
+    loss: Loss, phi: Mapping[str, Tensor], psi: Mapping[str, Tensor], mode: Mode = "auto"
+) -> Params:
+    """grad_phi loss, differentiable in `phi` and `psi` without a graph kept for it.
 
     Args:
-        step: A step map; it must be a function of its inputs alone.
-        inputs: Everything that a gradient is wanted for.
+        loss: A scalar, a function of the values it is given alone.
+        phi: Values that the gradient is taken in.
+        psi: Other values that the loss depends on.
+        mode: Way to the Hessian-vector product.
 
     Example:
         >>> x = torch.tensor(3.0, requires_grad=True)
-        >>> (square,) = recomputed(lambda exact, x: (x * x,), x)
-        >>> torch.autograd.grad(square, x)
-        (tensor(6.),)
+        >>> slope = kept_gradient(lambda values: values["x"] ** 3, {"x": x}, {})["x"]
+        >>> slope.item(), torch.autograd.grad(slope, x)[0].item()
+        (27.0, 18.0)
     """
-    return _Recomputed.apply(step, *inputs)  # type: ignore[no-any-return]
+    names = [*phi, *psi]
+    given = (*phi.values(), *psi.values())
+
+    def of(*inputs: Tensor) -> Tensor:
+        return loss(dict(zip(names, inputs, strict=True)))
+
+    return dict(zip(phi, _Gradient.apply(of, len(phi), mode, *given), strict=True))
 
 
-class _Recomputed(torch.autograd.Function):
+class _Gradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, step: StepMap, *inputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.step = step
+    def forward(
+        ctx: Any, loss: Loss, count: int, mode: Mode, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.loss, ctx.count, ctx.mode = loss, count, mode
         ctx.save_for_backward(*inputs)
-        return tuple(x.detach() for x in step(False, *(x.detach() for x in inputs)))
+        with torch.enable_grad():
+            at = [x.detach().requires_grad_(i < count) for i, x in enumerate(inputs)]
+            return torch.autograd.grad(loss(*at), at[:count], materialize_grads=True)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = [
-            x.detach().requires_grad_(needed)
-            for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
-        ]
-        with torch.enable_grad():
-            outputs = ctx.step(True, *inputs)
-        reached = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
-        wanted = [x for x in inputs if x.requires_grad]
-        found = torch.autograd.grad(
-            [y for y, _ in reached], wanted, [c for _, c in reached], allow_unused=True
-        )
-        slopes = iter(found)
-        return None, *(next(slopes) if x.requires_grad else None for x in inputs)
+    def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+        product = _product(ctx.mode, v[0].device)
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
+        found = iter(product(ctx.loss, ctx.saved_tensors, v, wanted))
+        slopes = [next(found) if i in wanted else None for i in range(len(ctx.saved_tensors))]
+        return None, None, None, *slopes
+
+
+Tensors = Sequence[Tensor]
+Product = Callable[
+    [Callable[..., Tensor], Tensors, Tensors, Sequence[int]], Sequence[Tensor | None]
+]
+"""`product(loss, inputs, v, wanted)`: gradients of <grad_phi loss, v> in the wanted inputs; phi are
+the first inputs, as many as there are v."""
+
+
+def _reverse(
+    loss: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    v: Sequence[Tensor],
+    wanted: Sequence[int],
+) -> Sequence[Tensor | None]:
+    with torch.enable_grad():
+        at = [x.detach().requires_grad_(i < len(v) or i in wanted) for i, x in enumerate(inputs)]
+        g = torch.autograd.grad(loss(*at), at[: len(v)], create_graph=True, allow_unused=True)
+        reached = [(a, b) for a, b in zip(g, v, strict=True) if a is not None and a.requires_grad]
+    if not reached:  # a loss that is linear in phi
+        return [None] * len(wanted)
+    outputs, cotangents = zip(*reached, strict=True)
+    return torch.autograd.grad(outputs, [at[i] for i in wanted], cotangents, allow_unused=True)
+
+
+def _forward(
+    loss: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    v: Sequence[Tensor],
+    wanted: Sequence[int],
+) -> Sequence[Tensor | None]:
+    with torch.enable_grad(), forward_ad.dual_level():
+        at = [x.detach().requires_grad_(i in wanted) for i, x in enumerate(inputs)]
+        # phi + e v
+        moved = [forward_ad.make_dual(x, d) for x, d in zip(at, v, strict=False)] + at[len(v) :]
+        g = torch.autograd.grad(loss(*moved), [at[i] for i in wanted], allow_unused=True)
+        return [None if x is None else forward_ad.unpack_dual(x).tangent for x in g]
+
+
+_PRODUCTS: dict[str, Product] = {"reverse": _reverse, "forward": _forward}
+
+
+def _product(mode: Mode, device: torch.device) -> Product:
+    if mode != "auto":
+        return _PRODUCTS[mode]
+    return _PRODUCTS[_faster[device.type]] if device.type in _faster else _timed
+
+
+def _timed(
+    loss: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    v: Sequence[Tensor],
+    wanted: Sequence[int],
+) -> Sequence[Tensor | None]:
+    """The product, and from now on the faster way to it on this device."""
+    device, seconds, found = v[0].device, {}, {}
+    for name in ("reverse", "forward", "forward", "reverse"):  # the first of each warms up
+        torch.accelerator.synchronize(device)
+        began = time.perf_counter()
+        found[name] = _PRODUCTS[name](loss, inputs, v, wanted)
+        torch.accelerator.synchronize(device)
+        seconds[name] = time.perf_counter() - began
+    _faster[device.type] = "reverse" if seconds["reverse"] <= seconds["forward"] else "forward"
+    _log.info(
+        "adjoint on %s: reverse %.1f ms, forward %.1f ms; %s from now on",
+        *(device.type, 1e3 * seconds["reverse"], 1e3 * seconds["forward"], _faster[device.type]),
+    )
+    return found["reverse"]

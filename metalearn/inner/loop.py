@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import torch
@@ -20,11 +19,13 @@ from torch import Tensor
 
 from meta_models.model import Model
 from meta_models.params import Params, gradients, leaves, part, pick
-from metalearn.inner.adjoint import recomputed
+from metalearn.inner.adjoint import Mode, kept_gradient
 from metalearn.inner.engines import Engine
 from metalearn.inner.optimizers import SGD, Optimizer
 from metalearn.inner.rules import LearnedRates, Preconditioner, align
 from tasks.episode import Batch
+
+FEATURES = "features"  # by this name the features of the support stand among the values
 
 Graph = Literal["none", "first", "second"]
 """What the path of values keeps for a later backward: nothing; the identity path to the start
@@ -45,6 +46,7 @@ class InnerLoop:
             the ones before are treated as in first order (truncated back-propagation). None: all.
         gradient: How the exact gradient is had: from the unrolled graph, or step by step from the
             kept states ("adjoint": the same to rounding, in memory that does not grow with S).
+        adjoint: The adjoint's way to its Hessian-vector products.
         engine: Another library that takes the steps, one task at a time; None: this file.
 
     Raises:
@@ -62,6 +64,7 @@ class InnerLoop:
     preconditioner: Preconditioner | None = None
     exact_steps: int | None = None
     gradient: Literal["unrolled", "adjoint"] = "unrolled"
+    adjoint: Mode = "auto"
     engine: Engine | None = None
 
     def __post_init__(self) -> None:
@@ -141,74 +144,56 @@ def inner_loop(
             model, values, support, loop, graph=graph, rules=rules, features=features
         )
     slots = loop.optimizer.start(pick(values, loop.parts))
+    known = {} if features is None else {FEATURES: features}
     path = [values]
     for step in range(loop.steps):
-        state = (values, slots, rules, {} if features is None else {"features": features})
-        take = partial(_step, model, loop, support, step)
-        if graph != "second" or not loop.exact(step):
-            moved, slots = take("none" if graph == "none" else "first", *state)
-        elif loop.gradient == "unrolled":
-            moved, slots = take("second", *state)
-        else:
-            moved, slots = _adjoint(take, state)
+        exact = graph == "second" and loop.exact(step)
+        gradient = _gradient(model, loop, support, values, known, exact)
+        with torch.set_grad_enabled(graph != "none"):
+            moved, slots = _move(loop, step, values, slots, rules, gradient)
         values = values | moved
         path.append(values)
     return path
 
 
-def _step(
-    model: Model,
-    loop: InnerLoop,
-    support: Batch,
-    step: int,
-    graph: Graph,
-    values: Params,
-    slots: Params,
-    rules: Params,
-    known: Params,
-) -> tuple[Params, Params]:
-    """One step map: the adapted values and the slots after it."""
-    features = known.get("features")
+def _gradient(
+    model: Model, loop: InnerLoop, support: Batch, values: Params, known: Params, exact: bool
+) -> Params:
+    """grad_phi L_support(phi) of each task: with a graph if `exact`, else as constants."""
+
+    def loss(given: Params) -> Tensor:
+        given = dict(given)
+        return model.loss(given, support, given.pop(FEATURES, None)).sum()
+
+    phi = pick(values, loop.parts)
+    psi = {name: value for name, value in values.items() if name not in phi} | known
+    if exact and loop.gradient == "adjoint":
+        return kept_gradient(loss, phi, psi, loop.adjoint)
     with torch.enable_grad():
-        if graph == "second":
+        if exact:
             # A fresh node for every value: head.weight may be a function of the adapter's values,
             # and the inner gradient is the partial one, that does not look behind them.
-            phi = {n: _fresh(v) for n, v in pick(values, loop.parts).items()}
-            loss = model.loss(values | phi, support, features).sum()
+            phi = {name: _fresh(value) for name, value in phi.items()}
         else:
-            phi = leaves(pick(values, loop.parts))
-            fixed = {name: value.detach() for name, value in values.items()}
-            features = None if features is None else features.detach()
-            loss = model.loss(fixed | phi, support, features).sum()
-        gradient = gradients(loss, phi, create_graph=graph == "second")
-    with torch.set_grad_enabled(graph != "none"):
-        if loop.preconditioner is not None:
-            gradient = loop.preconditioner(rules, gradient)
-        direction, slots = loop.optimizer.direction(gradient, slots, step)
-        # phi <- phi - alpha o direction
-        moved = {}
-        for name, d in direction.items():
-            rate = loop.rates[part(name)]
-            if loop.learned is not None:
-                rate = align(loop.learned.at(rules, name, step), d)
-            moved[name] = values[name] - rate * d
-    return moved, slots
+            phi = leaves(phi)
+            psi = {name: value.detach() for name, value in psi.items()}
+        return gradients(loss(psi | phi), phi, create_graph=exact)
 
 
-def _adjoint(take: partial, state: tuple[Params, ...]) -> tuple[Params, Params]:
-    """A step that keeps its inputs instead of its graph; dictionaries become flat tuples."""
-    names = [list(params) for params in state]
-    made: list[list[str]] = []
-
-    def flat_step(exact: bool, *inputs: Tensor) -> tuple[Tensor, ...]:
-        rest = iter(inputs)
-        params = [{name: next(rest) for name in group} for group in names]
-        outputs = take("second" if exact else "none", *params)
-        made[:] = [list(params) for params in outputs]
-        return tuple(value for params in outputs for value in params.values())
-
-    outputs = iter(recomputed(flat_step, *(v for params in state for v in params.values())))
-    moved, slots = ({name: next(outputs) for name in group} for group in made)
+def _move(
+    loop: InnerLoop, step: int, values: Params, slots: Params, rules: Params, gradient: Params
+) -> tuple[Params, Params]:
+    """The adapted values and the slots after a step."""
+    if loop.preconditioner is not None:
+        gradient = loop.preconditioner(rules, gradient)
+    direction, slots = loop.optimizer.direction(gradient, slots, step)
+    # phi <- phi - alpha o direction
+    moved = {}
+    for name, d in direction.items():
+        rate = loop.rates[part(name)]
+        if loop.learned is not None:
+            rate = align(loop.learned.at(rules, name, step), d)
+        moved[name] = values[name] - rate * d
     return moved, slots
 
 
