@@ -69,8 +69,7 @@ class Adapter:
         keep: Keep | None = None,
     ) -> None:
         self.backbone = backbone
-        self.keep = keep or Keep()
-        self.method = method
+        self.method, self.keep = method, keep or Keep()
         self.config: Any = None
         self.model: Any = backbone.model
         if method == "none":
