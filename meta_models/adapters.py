@@ -88,6 +88,11 @@ class Adapter:
         self.model.requires_grad_(False)
         self.batched = self._can_be_batched()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values, which are those of parameters of `model`."""
+        return tuple(self._names)
+
     def init(self, generator: torch.Generator) -> Params:
         """Fresh values, drawn by PEFT's own initialization under a seed from `generator`."""
         if not self._names:
