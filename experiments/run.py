@@ -285,7 +285,9 @@ class _Run:
             return
         workshop = self._workshop(cell)
         learner = workshop.learner(cell.learner)
-        state, seconds = self.world.from_first(partial(best_state, self.checkpoints, learner, cell))
+        read = partial(best_state, self.checkpoints, learner, cell)
+        # What is not trained is not read: all make it, where the layers are divided together.
+        state, seconds = self.world.from_first(read) if learner.trains else read()
         for shots, part in parts.items():
             place = {"learner": cell.learner, "fold": cell.fold, "shots": shots, "seed": cell.seed}
             judge(part, workshop, learner, state, place, seconds, self.world)

@@ -7,6 +7,12 @@ first order: the second backward of a meta-gradient would find weights that were
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -35,6 +41,20 @@ def shard(adapter: Adapter) -> None:
     inside = {p for layer in layers for p in layer.parameters()}
     around = {p for p in model.parameters() if p not in inside}
     fully_shard(model, mesh=mesh, ignored_params=whole | around)
+    # Nothing here changes hidden states in place, which is what it warns of.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    adapter.gathered = partial(_gathered, layers)
+
+
+@contextmanager
+def _gathered(layers: list[Any]) -> Iterator[None]:
+    for layer in layers:
+        layer.unshard()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.reshard()
 
 
 def _values(adapter: Adapter) -> set[nn.Parameter]:

@@ -119,6 +119,8 @@ def share(world: World) -> dict[str, Any]:
     if several:
         work["held"] = _held(divided)
         work["second order"] = _fails(divided)
+        methods = ("dora", "ia3", "vera", "bias", "ln_tuning", "prompt_tuning")
+        work["methods"] = {method: _moved_by_sharding(method) for method in methods}
     return work
 
 
@@ -127,6 +129,24 @@ def _held(place: Place) -> tuple[int, int]:
     layers = [p for n, p in place.model.adapter.model.named_parameters() if ".layer." in n]
     frozen: list[Any] = [p for p in layers if type(p).__name__ == "DTensor"]
     return sum(p.to_local().numel() for p in frozen), sum(p.numel() for p in frozen)
+
+
+def _moved_by_sharding(method: str) -> float:
+    """How far hidden states and gradients of an adapter are from those of whole layers."""
+    found = []
+    for sharded in (False, True):
+        adapter = Adapter(load_backbone("tiny-bert", dtype=torch.float64), method)
+        if sharded:
+            shard(adapter)
+        values = adapter.init(torch.Generator().manual_seed(0))
+        values = {n: (v + 0.1 * torch.ones_like(v)).requires_grad_() for n, v in values.items()}
+        ids = torch.arange(12).view(3, 4) + 5
+        states = adapter.hidden(values, ids, torch.ones_like(ids, dtype=torch.bool), None)
+        weight = torch.arange(states.numel(), dtype=states.dtype).view_as(states).sin()
+        slope = torch.autograd.grad((states * weight).sum(), list(values.values()))
+        assert max(float(g.abs().max()) for g in slope) > 1e-3
+        found.append(torch.cat([x.detach().flatten() for x in (states, *slope)]))
+    return float((found[0] - found[1]).abs().max())
 
 
 def _fails(place: Place) -> str:

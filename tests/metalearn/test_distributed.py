@@ -87,20 +87,25 @@ def test_each_process_holds_its_part_of_the_layers(both):
     assert 0.4 < first / whole < 0.6
 
 
+def test_every_adapter_method_is_the_same_on_sharded_layers(both):
+    assert len(both[0]["methods"]) == 6
+    assert max(both[0]["methods"].values()) < 1e-12
+
+
 def test_second_order_finds_the_weights_of_sharded_layers_gone(both):
     # Why the settings refuse it; where it works one day, the refusal can go.
     assert "storage of size 0" in both[0]["second order"]
 
 
 def test_tasks_are_shared_by_index(sinusoids: Episode):
-    assert [share.index for rank in range(2) if (share := World(rank, 2).share(sinusoids))] == [
+    assert [own.index for rank in range(2) if (own := World(rank, 2).share(sinusoids))] == [
         (0, 2),
         (1,),
     ]
     assert World(3, 4).share(sinusoids) is None
-    share_ = World(1, 2).share(sinusoids)
-    assert share_ is not None
-    assert torch.equal(share_.query.ids, sinusoids.query.ids[1:2])
+    second = World(1, 2).share(sinusoids)
+    assert second is not None
+    assert torch.equal(second.query.ids, sinusoids.query.ids[1:2])
 
 
 @pytest.mark.parametrize(
