@@ -29,6 +29,8 @@ from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
+from meta_models.sharding import shard
+from metalearn.distributed import ALONE, World
 from metalearn.inner.loop import InnerLoop
 from metalearn.learner import Learner
 from metalearn.training import OuterLoop
@@ -95,13 +97,18 @@ def build_model(
     """A language model with its adapter and head, and perhaps a context."""
     dtype = getattr(torch, backbone.dtype)
     frozen = load_backbone(backbone.name, attention=backbone.attention, dtype=dtype, device=device)
+    installed = Adapter(frozen, adapter.method, adapter.options, adapter.layers)
+    # A finished run is read by one process, which needs all of the layers.
+    sharded = backbone.shard and torch.distributed.is_initialized()
+    if sharded:
+        shard(installed)
     return AdaptedModel(
-        Adapter(frozen, adapter.method, adapter.options, adapter.layers),
+        installed,
         Head(head.kind, frozen.width, head.scale),
         pooling=backbone.pooling,
         unit=backbone.normalize,
         context=context,
-        keep_trunk=backbone.keep_trunk,
+        keep_trunk=backbone.keep_trunk and not sharded,
         layout=backbone.layout,
     )
 
@@ -276,6 +283,14 @@ class Workshop:
                 cannot run such a loop.
         """
         return build_loop(self.experiment, parts, order)
+
+    def judges(self, world: World) -> World:
+        """The processes that share the judging of tasks.
+
+        Where they share the layers, every one judges all: what is kept of earlier tasks, and the
+        sizes of passes, would differ between them, and so would their calls for the layers.
+        """
+        return ALONE if self.experiment.backbone.shard else world
 
     def outer_loop(self) -> OuterLoop:
         """The outer loop's settings."""

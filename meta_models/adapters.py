@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Adapter:
     Attributes:
         config: The PEFT configuration; None for "none".
         batched: Whether several tasks can go through one forward pass.
+        gathered: Within, the frozen weights are whole; what divides them among processes sets it.
 
     Raises:
         ModelError: If PEFT has no such method or option, or no module matches.
@@ -68,6 +69,7 @@ class Adapter:
         self.method = method
         self.config: Any = None
         self.model: Any = backbone.model
+        self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
         if method == "none":
             self.prompt, self.batched, self._names = False, True, []
             return
@@ -92,6 +94,11 @@ class Adapter:
             parameter.data = parameter.data.to(backbone.kind)
         self.batched = self._can_be_batched()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values, which are those of parameters of `model`."""
+        return tuple(self._names)
+
     def init(self, generator: torch.Generator) -> Params:
         """Fresh values, drawn by PEFT's own initialization under a seed from `generator`."""
         if not self._names:
@@ -99,7 +106,7 @@ class Adapter:
         if self.method == "bias":  # they start as they are in the backbone
             return self._installed_values()
         seed = int(torch.randint(2**31, (), generator=generator))
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), self.gathered():
             warnings.simplefilter("ignore")  # PEFT warns of a second adapter, which goes at once
             torch.manual_seed(seed)
             self.model.add_adapter("fresh", self.config)
