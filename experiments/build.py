@@ -26,11 +26,14 @@ from experiments.loops import build_loop
 from experiments.sampling import augmented
 from meta_models.adapters import Adapter
 from meta_models.backbone import load_backbone
+from meta_models.errors import ModelError
 from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
+from meta_models.sharding import shard
 from meta_models.store import Keep
+from metalearn.distributed import ALONE, World
 from metalearn.inner.loop import InnerLoop
 from metalearn.learner import Learner
 from metalearn.training import OuterLoop
@@ -95,6 +98,8 @@ def build_model(
     device: torch.device | str = "cpu",
 ) -> AdaptedModel:
     """A language model with its adapter and head, and perhaps a context."""
+    if backbone.shard and backbone.quantize != "none":
+        raise ModelError("quantized layers cannot be divided; drop backbone.shard or quantize")
     frozen = load_backbone(
         backbone.name,
         attention=backbone.attention,
@@ -104,13 +109,18 @@ def build_model(
     )
     folder = None if backbone.trunk_folder is None else Path(backbone.trunk_folder)
     keep = Keep(backbone.trunk_memory, backbone.trunk_disk, folder)
+    installed = Adapter(frozen, adapter.method, adapter.options, adapter.layers, keep)
+    # A finished run is read by one process, which needs all of the layers.
+    sharded = backbone.shard and torch.distributed.is_initialized()
+    if sharded:
+        shard(installed)
     return AdaptedModel(
-        Adapter(frozen, adapter.method, adapter.options, adapter.layers, keep),
+        installed,
         Head(head.kind, frozen.width, head.scale),
         pooling=backbone.pooling,
         unit=backbone.normalize,
         context=context,
-        keep_trunk=backbone.keep_trunk,
+        keep_trunk=backbone.keep_trunk and not sharded,
         layout=backbone.layout,
     )
 
@@ -285,6 +295,14 @@ class Workshop:
                 cannot run such a loop.
         """
         return build_loop(self.experiment, parts, order)
+
+    def judges(self, world: World) -> World:
+        """The processes that share the judging of tasks.
+
+        Where they share the layers, every one judges all: what is kept of earlier tasks, and the
+        sizes of passes, would differ between them, and so would their calls for the layers.
+        """
+        return ALONE if self.experiment.backbone.shard else world
 
     def outer_loop(self) -> OuterLoop:
         """The outer loop's settings."""

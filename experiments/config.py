@@ -115,6 +115,9 @@ class BackboneSettings(Settings):
     """GiB on disk, of all models together, for what does not fit into memory; 0: none."""
     trunk_folder: str | None = None
     """Where on disk, a local one; none: metalearn/trunk in the user's cache folder."""
+    shard: bool = False
+    """Divide the frozen layers among the processes of torchrun (FSDP2); first order only, and
+    nothing below the first adapter is kept."""
     weights: Literal["he", "small", "uniform"] = "he"
     """Weights of an mlp before training: normal of variance 2 / inputs; normal of deviation 0.01;
     uniform within 1 / sqrt(inputs), biases too."""
@@ -331,9 +334,11 @@ class Experiment(Settings):
     """Per learner, settings to choose on validation classes, as JSON:
     {"maml": {"inner.rate": [0.1, 0.3]}}."""
     threads: int = Field(default=0, ge=0)
-    """Threads of torch; 0: as many as cores."""
+    """Threads of torch in a process; 0: as many as cores, or its share of them."""
     device: str = "auto"
     """Where models and tasks are: cpu, cuda, cuda:1, mps; auto: the accelerator if there is one."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds that the processes of torchrun wait for each other before one counts as lost."""
     family: FamilySettings = FamilySettings()
     episodes: EpisodeSettings = EpisodeSettings()
     backbone: BackboneSettings = BackboneSettings()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,13 @@ from torch.func import functional_call
 from meta_models.backbone import Backbone
 from meta_models.dora import Magnitude
 from meta_models.errors import ModelError
-from meta_models.fingerprint import fingerprint
 from meta_models.inputs import model_inputs
 from meta_models.layout import Packing
 from meta_models.methods import METHODS, resolve
 from meta_models.params import Params
-from meta_models.store import Keep, Store
-from meta_models.targets import biased, first_linear, layer_of, layers_of, matching, named, norms
-from meta_models.trunk import Trunk
+from meta_models.store import Keep
+from meta_models.targets import biased, first_linear, matching, named, norms
+from meta_models.trunk import Trunk, trunk_below
 
 _NAME = "default"  # PEFT's own name for the only adapter of a model
 _log = logging.getLogger(__name__)
@@ -49,6 +48,7 @@ class Adapter:
     Attributes:
         config: The PEFT configuration; None for "none".
         batched: Whether several tasks can go through one forward pass.
+        gathered: Within, the frozen weights are whole; what divides them among processes sets it.
 
     Raises:
         ModelError: If PEFT has no such method or option, or no module matches.
@@ -72,6 +72,7 @@ class Adapter:
         self.method, self.keep = method, keep or Keep()
         self.config: Any = None
         self.model: Any = backbone.model
+        self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
         if method == "none":
             self.prompt, self.batched, self._names = False, True, []
             return
@@ -96,6 +97,11 @@ class Adapter:
             parameter.data = parameter.data.to(backbone.kind)
         self.batched = self._can_be_batched()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values, which are those of parameters of `model`."""
+        return tuple(self._names)
+
     def init(self, generator: torch.Generator) -> Params:
         """Fresh values, drawn by PEFT's own initialization under a seed from `generator`."""
         if not self._names:
@@ -103,7 +109,7 @@ class Adapter:
         if self.method == "bias":  # they start as they are in the backbone
             return self._installed_values()
         seed = int(torch.randint(2**31, (), generator=generator))
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), self.gathered():
             warnings.simplefilter("ignore")  # PEFT warns of a second adapter, which goes at once
             torch.manual_seed(seed)
             self.model.add_adapter("fresh", self.config)
@@ -177,12 +183,7 @@ class Adapter:
     @cached_property
     def trunk(self) -> Trunk | None:
         """The layers below the first adapter; None where there are none."""
-        where = [layer_of(name) for name in self._names]
-        below = 0 if not where or None in where else min(index or 0 for index in where)
-        if not below:
-            return None
-        store = Store(self.keep, partial(fingerprint, self.backbone, below))
-        return Trunk(layers_of(self.backbone), below, partial(self.hidden, {}), store)
+        return trunk_below(self.backbone, self._names, partial(self.hidden, {}), self.keep)
 
     @cached_property
     def neutral(self) -> Tensor:

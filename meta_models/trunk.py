@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from meta_models.store import Store
+from meta_models.backbone import Backbone
+from meta_models.fingerprint import fingerprint
+from meta_models.store import Keep, Store
+from meta_models.targets import layer_of, layers_of
 from tasks.episode import Tokens
 
 Run = Callable[[Tensor, Tensor, Tensor | None], object]
@@ -113,6 +116,23 @@ class Trunk:
         if index == 0:
             return self._given
         return args[0] if args else kwargs["hidden_states"]
+
+
+def trunk_below(backbone: Backbone, names: list[str], run: Run, keep: Keep) -> Trunk | None:
+    """The layers below the first one that carries a value; None where there are none.
+
+    Args:
+        backbone: The frozen model, with its adapter.
+        names: Full names of the adapter's values.
+        run: One forward of the model.
+        keep: How much is kept.
+    """
+    where = [layer_of(name) for name in names]
+    below = 0 if not where or None in where else min(index or 0 for index in where)
+    if not below:
+        return None
+    store = Store(keep, partial(fingerprint, backbone, below))
+    return Trunk(layers_of(backbone), below, run, store)
 
 
 @overload

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from meta_models.params import Params, norm
+from metalearn.distributed import ALONE, World, meta_gradient, refuse_coupled
 from metalearn.learner import Learner, Metrics
 from tasks.curriculum import Curriculum
 from tasks.episode import Episode
@@ -81,6 +82,10 @@ class MetaTraining:
         generator: Draws the initial state.
         curriculum: Chooses the tasks of `episodes`; it learns from their losses, and what it has
             learned is part of a snapshot.  Then a step is a function of what was before it.
+        world: The processes that share the tasks of every step; all of them make the same object.
+
+    Raises:
+        ModelError: If there are several processes, and the tasks of the learner cannot be shared.
 
     Attributes:
         state: Meta-parameters after `step` meta-steps.
@@ -96,7 +101,9 @@ class MetaTraining:
         loop: OuterLoop,
         generator: torch.Generator,
         curriculum: Curriculum | None = None,
+        world: World = ALONE,
     ) -> None:
+        refuse_coupled(learner, type(learner).__name__, world)
         self.learner = learner
         self.loop = loop
         self.step = 0
@@ -107,6 +114,7 @@ class MetaTraining:
         self._episodes = episodes
         self._validate = validate
         self._curriculum = curriculum
+        self._world = world
         self._stale = 0
         self._optimizer = torch.optim.AdamW(
             self.state.values(), lr=loop.rate, weight_decay=loop.weight_decay
@@ -134,8 +142,8 @@ class MetaTraining:
         if self.step == 0:
             figures |= self._score()
         episode = self._episodes(self.step)
-        gradient, metrics = self.learner.meta_gradient(
-            self.state, episode, self.step / self.loop.steps
+        gradient, metrics = meta_gradient(
+            self.learner, self.state, episode, self.step / self.loop.steps, self._world
         )
         losses = metrics.pop("losses", None)
         if self._curriculum is not None and losses is None:
@@ -197,9 +205,10 @@ class MetaTraining:
         """Go back to a snapshot."""
         for name, value in self.state.items():
             value.detach().copy_(tensors[f"state/{name}"])
-            self.best[name] = tensors[f"best/{name}"].clone()
+            self.best[name] = tensors[f"best/{name}"].to(value, copy=True)
             self._optimizer.state[value] = {
-                key.split("/", 2)[1]: item.clone()
+                # AdamW counts its steps on the CPU, wherever the values are.
+                key.split("/", 2)[1]: item.to(value.device if item.dim() else "cpu", copy=True)
                 for key, item in tensors.items()
                 if key.startswith("optimizer/") and key.split("/", 2)[2] == name
             }

@@ -139,12 +139,11 @@ class Batch:
         """Apply `function` to every tensor: `batch.map(lambda x: x.to(device))`."""
         return _map(self, function)
 
-    def select(self, start: int, stop: int) -> Self:
-        """The tasks `start..stop`; the task axis stays, widths are not trimmed."""
-        part = self.map(lambda tensor: tensor[start:stop])
-        return replace(
-            part, source=self.source[start:stop], label_names=self.label_names[start:stop]
-        )
+    def select(self, start: int, stop: int, step: int = 1) -> Self:
+        """The tasks `start..stop`, or every `step`-th; the task axis stays, widths stay too."""
+        some = slice(start, stop, step)
+        part = self.map(lambda tensor: tensor[some])
+        return replace(part, source=self.source[some], label_names=self.label_names[some])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +169,13 @@ class Episode:
         """Apply `function` to every tensor of support and query."""
         return replace(self, support=self.support.map(function), query=self.query.map(function))
 
-    def select(self, start: int, stop: int) -> Self:
-        """The tasks `start..stop`."""
+    def select(self, start: int, stop: int, step: int = 1) -> Self:
+        """The tasks `start..stop`, or every `step`-th of them."""
         return replace(
             self,
-            index=self.index[start:stop],
-            support=self.support.select(start, stop),
-            query=self.query.select(start, stop),
+            index=self.index[start:stop:step],
+            support=self.support.select(start, stop, step),
+            query=self.query.select(start, stop, step),
         )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.build import build_model
 from experiments.config import AdapterSettings, BackboneSettings, HeadSettings
+from meta_models.errors import ModelError
 from meta_models.store import Keep
 
 
@@ -28,3 +29,9 @@ def test_quantized_weights(kind: str) -> None:
     backbone = BackboneSettings.model_validate({"name": "tiny-bert", "quantize": kind})
     model = build_model(backbone, AdapterSettings(), HeadSettings())
     assert getattr(model.adapter.backbone.model, f"is_loaded_in_{kind}")
+
+
+def test_quantized_layers_are_not_divided() -> None:
+    backbone = BackboneSettings(name="tiny-bert", quantize="8bit", shard=True)
+    with pytest.raises(ModelError, match=r"^quantized layers cannot be divided; drop"):
+        build_model(backbone, AdapterSettings(), HeadSettings())
