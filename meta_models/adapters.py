@@ -68,8 +68,7 @@ class Adapter:
         layers: tuple[int, ...] | None = None,
         keep: Keep | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.method, self.keep = method, keep or Keep()
+        self.backbone, self.method, self.keep = backbone, method, keep or Keep()
         self.config: Any = None
         self.model: Any = backbone.model
         self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
