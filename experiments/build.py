@@ -7,6 +7,7 @@ learners and sampling, read one and make the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,11 +26,13 @@ from experiments.loops import build_loop
 from experiments.sampling import augmented
 from meta_models.adapters import Adapter
 from meta_models.backbone import load_backbone
+from meta_models.errors import ModelError
 from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
 from meta_models.sharding import shard
+from meta_models.store import Keep
 from metalearn.distributed import ALONE, World
 from metalearn.inner.loop import InnerLoop
 from metalearn.learner import Learner
@@ -95,9 +98,18 @@ def build_model(
     device: torch.device | str = "cpu",
 ) -> AdaptedModel:
     """A language model with its adapter and head, and perhaps a context."""
-    dtype = getattr(torch, backbone.dtype)
-    frozen = load_backbone(backbone.name, attention=backbone.attention, dtype=dtype, device=device)
-    installed = Adapter(frozen, adapter.method, adapter.options, adapter.layers)
+    if backbone.shard and backbone.quantize != "none":
+        raise ModelError("quantized layers cannot be divided; drop backbone.shard or quantize")
+    frozen = load_backbone(
+        backbone.name,
+        attention=backbone.attention,
+        dtype=getattr(torch, backbone.dtype),
+        device=device,
+        quantize=backbone.quantize,
+    )
+    folder = None if backbone.trunk_folder is None else Path(backbone.trunk_folder)
+    keep = Keep(backbone.trunk_memory, backbone.trunk_disk, folder)
+    installed = Adapter(frozen, adapter.method, adapter.options, adapter.layers, keep)
     # A finished run is read by one process, which needs all of the layers.
     sharded = backbone.shard and torch.distributed.is_initialized()
     if sharded:

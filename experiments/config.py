@@ -92,6 +92,9 @@ class BackboneSettings(Settings):
     tiny-llama are random, for tests."""
     attention: Literal["eager", "sdpa"] = "eager"
     """Attention implementation; second order needs eager."""
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    """Keep the weights of linear layers in 8 or 4 bits (needs the extra `quantized`); gradients, of
+    either order, are those of the rounded weights."""
     pooling: Literal["mean", "first", "last"] | None = None
     """Which hidden states become a feature; none: mean for encoders, last for decoders."""
     normalize: bool = True
@@ -104,8 +107,14 @@ class BackboneSettings(Settings):
     """How texts lie in rows: several a row, so that no padding is computed; one a row, with rows
     of like length together; one a row, all as wide as the longest.  The same to rounding."""
     keep_trunk: bool = True
-    """Keep in memory what the layers below the first adapter make of each text; the results are the
-    same to rounding."""
+    """Keep what the layers below the first adapter make of each text; the results are the same to
+    rounding."""
+    trunk_memory: float = Field(default=2.0, ge=0)
+    """GiB of it in memory; 0: all on disk, where later runs find it."""
+    trunk_disk: float = Field(default=10.0, ge=0)
+    """GiB on disk, of all models together, for what does not fit into memory; 0: none."""
+    trunk_folder: str | None = None
+    """Where on disk, a local one; none: metalearn/trunk in the user's cache folder."""
     shard: bool = False
     """Divide the frozen layers among the processes of torchrun (FSDP2); first order only, and
     nothing below the first adapter is kept."""

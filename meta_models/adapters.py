@@ -26,8 +26,9 @@ from meta_models.inputs import model_inputs
 from meta_models.layout import Packing
 from meta_models.methods import METHODS, resolve
 from meta_models.params import Params
-from meta_models.targets import biased, first_linear, layer_of, layers_of, matching, named, norms
-from meta_models.trunk import Trunk
+from meta_models.store import Keep
+from meta_models.targets import biased, first_linear, matching, named, norms
+from meta_models.trunk import Trunk, trunk_below
 
 _NAME = "default"  # PEFT's own name for the only adapter of a model
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Adapter:
             its lower-case name; or "none": the frozen backbone alone, without values.
         options: Fields of the PEFT configuration, over the defaults of the method.
         layers: Indices of the layers that carry the adapter; None means all.
+        keep: How much `trunk` keeps; None: as much as `Keep` says by itself.
 
     Attributes:
         config: The PEFT configuration; None for "none".
@@ -64,9 +66,9 @@ class Adapter:
         method: str = "lora",
         options: Mapping[str, Any] | None = None,
         layers: tuple[int, ...] | None = None,
+        keep: Keep | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.method = method
+        self.backbone, self.method, self.keep = backbone, method, keep or Keep()
         self.config: Any = None
         self.model: Any = backbone.model
         self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -180,11 +182,7 @@ class Adapter:
     @cached_property
     def trunk(self) -> Trunk | None:
         """The layers below the first adapter; None where there are none."""
-        where = [layer_of(name) for name in self._names]
-        below = 0 if not where or None in where else min(index or 0 for index in where)
-        if not below:
-            return None
-        return Trunk(layers_of(self.backbone), below, partial(self.hidden, {}))
+        return trunk_below(self.backbone, self._names, partial(self.hidden, {}), self.keep)
 
     @cached_property
     def neutral(self) -> Tensor:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -14,6 +17,7 @@ from torch import nn
 
 from meta_models.errors import ModelError
 from meta_models.inputs import first_position
+from meta_models.quantize import Quantization, exact, loading
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -68,6 +72,7 @@ def load_backbone(
     attention: Literal["eager", "sdpa"] = "eager",
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    quantize: Quantization = "none",
     seed: int = 0,
 ) -> Backbone:
     """Load a backbone by name and freeze it.
@@ -78,6 +83,7 @@ def load_backbone(
         attention: Attention implementation; a fused one has no second derivative.
         dtype: Precision that the weights are stored in; what is learned has at least fp32.
         device: Where they are put.
+        quantize: Bits of the weights of linear layers, if fewer; the others have `dtype`.
         seed: Seed of the random weights of the tiny models.
 
     Raises:
@@ -90,15 +96,19 @@ def load_backbone(
     """
     if name in TINY:
         model, tokenizer = _tiny(name, attention, seed), _word_tokenizer()
+        if quantize != "none":
+            model = _reloaded(model, attention, loading(quantize, device))
     else:
         path = str(_minilm_folder()) if name == "minilm" else name
-        model, tokenizer = _pretrained(path, attention)
+        model, tokenizer = _pretrained(path, attention, loading(quantize, device))
         if name == "minilm":
             model.name_or_path = MINILM  # what an exported adapter names as its base
     config: Any = model.config
     if config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder; use an encoder or a decoder")
-    model.requires_grad_(False).eval().to(device, dtype)
+    exact(model)
+    model.requires_grad_(False).eval()
+    nn.Module.to(model, device, dtype)  # transformers' own refuses quantized models
     return Backbone(
         name=name,
         model=model,
@@ -109,25 +119,39 @@ def load_backbone(
     )
 
 
-def _pretrained(path: str, attention: str) -> tuple[Any, Any]:
+def _pretrained(path: str, attention: str, options: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
+
+    with _without_bars() if Path(path).is_dir() else nullcontext():  # nothing to wait for
+        try:
+            model = AutoModel.from_pretrained(path, attn_implementation=attention, **options)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"backbone {path!r} is not on disk and could not be fetched "
+                f"({_first_line(error)}); give a local folder or a reachable hub name"
+            ) from error
+    return model, tokenizer
+
+
+def _reloaded(model: Any, attention: str, options: dict[str, Any]) -> Any:
+    """The same model read from a folder, where options of reading apply."""
+    with TemporaryDirectory() as folder, _without_bars():
+        model.save_pretrained(folder)
+        return type(model).from_pretrained(folder, attn_implementation=attention, **options)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
-    if Path(path).is_dir():  # nothing to wait for
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
-        model = AutoModel.from_pretrained(path, attn_implementation=attention)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"backbone {path!r} is not on disk and could not be fetched "
-            f"({_first_line(error)}); give a local folder or a reachable hub name"
-        ) from error
+        yield
     finally:
         if shown:
             logging.enable_progress_bar()
-    return model, tokenizer
 
 
 def _first_line(error: Exception) -> str:
