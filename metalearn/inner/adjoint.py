@@ -66,7 +66,7 @@ def kept_gradient(
 class _Gradient(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, loss: Loss, count: int, mode: Mode, *inputs: Tensor
+        ctx: Any, loss: Callable[..., Tensor], count: int, mode: Mode, *inputs: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.loss, ctx.count, ctx.mode = loss, count, mode
         ctx.save_for_backward(*inputs)

@@ -113,7 +113,8 @@ def test_features_and_meta_gradients_are_those_of_the_whole_model(
     (ours, mine), (theirs, expected) = results
     assert mine.keys() == expected.keys()
     # These round to fp32 inside, in norms or rotations.
-    tolerance = 1e-4 if name in ("tiny-llama", "qwen2", "qwen3", "modernbert") else 1e-10
+    loose = {"tiny-llama": 1e-5, "qwen2": 2e-5, "qwen3": 1e-5, "modernbert": 1e-5}
+    tolerance = loose.get(name, 1e-10)
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
     for key, value in expected.items():
         assert value.norm() > 0
