@@ -33,6 +33,8 @@ from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
 from meta_models.sharding import shard
 from meta_models.store import Keep
+from metalearn.algorithms.maml import MAML
+from metalearn.compiled import Compiler
 from metalearn.distributed import ALONE, World
 from metalearn.inner.loop import InnerLoop
 from metalearn.learner import Learner
@@ -48,6 +50,8 @@ from tasks.sources.sinusoid import Sinusoid
 from tasks.splits import draw_record_splits, draw_splits, read_folds
 
 Made = TypeVar("Made")
+
+WORTH_COMPILING = 10_000  # meta-steps: each saves some 2 ms, a compilation costs some 20 s
 
 
 def build_family(settings: FamilySettings) -> TaskFamily:
@@ -281,7 +285,18 @@ class Workshop:
         learner.tasks_per_pass = min(
             learner.tasks_per_pass, max(1, self.experiment.inner.tasks_per_pass)
         )
+        if isinstance(learner, MAML) and learner.loop.engine is None and self._compiles:
+            learner.compiler = Compiler(f"the meta-gradient of {name}")
         return learner
+
+    @property
+    def _compiles(self) -> bool:
+        experiment = self.experiment
+        # Shapes that vary from step to step would make a graph each.
+        fixed = experiment.episodes.train_shots is None
+        pays = experiment.outer.steps >= WORTH_COMPILING and fixed
+        asked = experiment.compile == "on" or (experiment.compile == "auto" and pays)
+        return asked and experiment.backbone.name == "mlp"
 
     def loop(self, parts: Sequence[str] | None = None, order: int = 1) -> InnerLoop:
         """The inner loop.

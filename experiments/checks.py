@@ -51,6 +51,11 @@ def check(experiment: Experiment, kept: dict[str, Any]) -> None:
 
 
 def _check_names(experiment: Experiment) -> None:
+    if experiment.compile == "on" and experiment.backbone.name != "mlp":
+        raise UserError(
+            f"compile on: what {experiment.backbone.name} computes depends on the lengths of the "
+            "texts, which no compiled graph may; leave compile at auto, or use --backbone.name mlp"
+        )
     for name in experiment.learners:
         if name not in LEARNERS:
             raise UserError(f"no learner {name}{nearest(name, LEARNERS) or '; see metalearn list'}")

@@ -339,6 +339,10 @@ class Experiment(Settings):
     """Where models and tasks are: cpu, cuda, cuda:1, mps; auto: the accelerator if there is one."""
     timeout: float = Field(default=600.0, gt=0)
     """Seconds that the processes of torchrun wait for each other before one counts as lost."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the meta-gradients of maml and its kin on an mlp, which takes some 20 seconds and a
+    C++ compiler; auto: where the meta-steps are many enough to win them back.  What a language
+    model computes depends on the lengths of its texts: it is never compiled."""
     family: FamilySettings = FamilySettings()
     episodes: EpisodeSettings = EpisodeSettings()
     backbone: BackboneSettings = BackboneSettings()

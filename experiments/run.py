@@ -30,10 +30,10 @@ from experiments.cells import CHOICES, Cell, first_cells, trials, validation_epi
 from experiments.checks import check, check_processes
 from experiments.config import Experiment
 from experiments.errors import UserError
-from experiments.figures import adaptation_curves, scores, training_curves
 from experiments.files import read_json, write_json
 from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
 from experiments.metrics import read_metrics
+from experiments.prefetch import Prefetch
 from experiments.progress import Progress
 from experiments.ranks import joined
 from experiments.records import Records
@@ -225,9 +225,13 @@ class _Run:
             return saved[1]["best_score"]
         stream = workshop.training_stream(cell.shots, cell.seed)
         curriculum = build_curriculum(workshop.experiment, stream)
+        make = workshop.training_episodes(cell.shots, cell.seed, curriculum)
+        # What a curriculum chooses is not known ahead; numbers are drawn faster than handed on.
+        ahead = 2 if curriculum is None and workshop.family.kind != "value" else 0
+        episodes = Prefetch(make, workshop.outer_loop().steps, ahead)
         training = MetaTraining(
             learner,
-            workshop.training_episodes(cell.shots, cell.seed, curriculum),
+            episodes,
             self._validation(workshop, learner, cell),
             workshop.outer_loop(),
             seeded(cell.seed),
@@ -240,7 +244,8 @@ class _Run:
             seconds = saved[1]["seconds"]
         total, every = training.loop.steps, workshop.experiment.outer.checkpoint_every
         console = None if self.world.first else SILENT
-        with Progress(total, cell.slug, start=training.step, console=console) as progress:
+        shown = Progress(total, cell.slug, start=training.step, console=console)
+        with episodes, shown as progress:
             while not training.done:
                 try:
                     figures = training.take_step()
@@ -338,6 +343,9 @@ def judge(
 
 def conclude(folder: RunFolder, tracker: Tracker, choices: list[dict[str, Any]]) -> None:
     """Tables, figures and the report of a run folder, from its parts."""
+    # Here: matplotlib is not what a run should wait for at its start.
+    from experiments.figures import adaptation_curves, scores, training_curves
+
     path, experiment = folder.path, folder.experiment
     result = outcome.merge(path, experiment, choices)
     title = f"{experiment.name}: {experiment.description}"
