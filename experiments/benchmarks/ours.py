@@ -65,7 +65,9 @@ def _named(work: Work) -> Iterator[str]:
 
 def _settings(work: Work) -> dict[str, Any]:
     """The work as settings of an experiment."""
-    settings: dict[str, Any] = {
+    return {
+        "device": work.device,
+        "backbone.dtype": work.dtype,
         "backbone.pooling": "mean",
         "adapter.options": {"r": work.rank},
         "adapter.layers": work.layers,
@@ -80,11 +82,6 @@ def _settings(work: Work) -> dict[str, Any]:
         "outer.tasks": work.tasks,
         "family": FAMILIES.get(work.data, FamilySettings()).model_dump(),
     }
-    if work.dtype != "float32":
-        settings["backbone.dtype"] = work.dtype
-    if work.device != "cpu":
-        settings["device"] = work.device
-    return settings
 
 
 def _episodes(workshop: Workshop, work: Work) -> list[Episode]:
@@ -92,6 +89,4 @@ def _episodes(workshop: Workshop, work: Work) -> list[Episode]:
         model: Any = workshop.language_model.adapter.backbone.model
         return [synthetic(work, model.config.vocab_size)]
     drawn = workshop.training_episodes(work.shots, seed=0)
-    return [
-        drawn(number).map(lambda tensor: tensor.to(work.device)) for number in range(work.episodes)
-    ]
+    return [drawn(number) for number in range(work.episodes)]
