@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,6 +116,45 @@ def load_backbone(
         width=config.hidden_size,
         layers=config.num_hidden_layers,
         causal=_is_causal(model),
+    )
+
+
+def random_backbone(
+    sizes: Mapping[str, int],
+    *,
+    family: str = "llama",
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Backbone:
+    """A decoder of any size with random weights, to measure on what no file holds.
+
+    Args:
+        sizes: Fields of the configuration that differ from its defaults.
+        family: Model type, as transformers names it.
+        dtype: Precision of the weights.
+        device: Where they are; "meta" has shapes and no numbers.
+        seed: Seed of the weights.
+
+    Example:
+        >>> small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+        >>> small |= {"num_hidden_layers": 1, "num_key_value_heads": 1, "vocab_size": 512}
+        >>> random_backbone(small, device="meta").model.embed_tokens.weight.shape
+        torch.Size([512, 16])
+    """
+    from transformers import AutoConfig, AutoModel
+
+    config: Any = AutoConfig.for_model(family, **sizes)
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        model: Any = AutoModel.from_config(config, attn_implementation="eager", dtype=dtype)
+    return Backbone(
+        name=f"random {family}",
+        model=model.requires_grad_(False).eval(),
+        tokenizer=_word_tokenizer(),
+        width=config.hidden_size,
+        layers=config.num_hidden_layers,
+        causal=True,
     )
 
 
