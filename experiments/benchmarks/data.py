@@ -28,7 +28,7 @@ def synthetic(work: Work, vocabulary: int) -> Episode:
     """
     generator = torch.Generator().manual_seed(0)
 
-    def batch(examples: int) -> Batch:
+    def batch(examples: int, first: int) -> Batch:
         labels = torch.arange(work.ways).repeat_interleave(examples).expand(work.tasks, -1)
         shape = (*labels.shape, work.tokens)
         ids = torch.randint(vocabulary // 2, vocabulary, shape, generator=generator)
@@ -36,7 +36,7 @@ def synthetic(work: Work, vocabulary: int) -> Episode:
         return Batch(
             source=("synthetic",) * work.tasks,
             kind="class",
-            ids=torch.arange(labels.numel()).view_as(labels),
+            ids=first + torch.arange(labels.numel()).view_as(labels),
             example_mask=torch.ones_like(labels, dtype=torch.bool),
             class_mask=torch.ones_like(classes, dtype=torch.bool),
             class_ids=classes,
@@ -45,7 +45,7 @@ def synthetic(work: Work, vocabulary: int) -> Episode:
             labels=labels.contiguous(),
         )
 
-    episode = Episode(tuple(range(work.tasks)), batch(work.shots), batch(work.queries))
+    episode = Episode(tuple(range(work.tasks)), batch(work.shots, 0), batch(work.queries, 10**6))
     return episode.map(lambda tensor: tensor.to(work.device))
 
 

@@ -7,7 +7,8 @@ Each works on the same PEFT model with a linear head, at its best settings: froz
 gradient, tasks go one after the other, each with one backward through its own graph, attention is
 eager and nothing drops out.  In first order, what a library offers for it is used.  Where only the
 head adapts, the features are computed once a task and the library adapts the head alone, as
-learn2learn's own example of ANIL does.  With a bfloat16 backbone the weights are stored in it, the
+learn2learn's own example of ANIL does; without a gradient where there is no adapter.  With a
+bfloat16 backbone the weights are stored in it, the
 adapter stays float32 and the encoder runs under autocast.
 """
 
@@ -44,7 +45,10 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: Backbone, work: Work) -> None:
         super().__init__()
-        self.encoder = Adapter(backbone, "lora", {"r": work.rank}, work.layers).model
+        if work.frozen:
+            self.encoder = Adapter(backbone, "none").model
+        else:
+            self.encoder = Adapter(backbone, "lora", {"r": work.rank}, work.layers).model
         self.head = nn.Linear(backbone.width, work.ways)
         self.autocast = work.dtype == "bfloat16"
         for name, parameter in self.encoder.named_parameters():
@@ -142,7 +146,8 @@ def _task(model: Classifier, episode: Any, number: int, work: Work) -> Task:
     sides = []
     for batch in (episode.support, episode.query):
         inputs = (batch.tokens.ids[number], batch.tokens.mask[number].long())
-        sides.append((model.features(*inputs),) if work.head_only else inputs)
+        with torch.set_grad_enabled(not work.frozen):
+            sides.append((model.features(*inputs),) if work.head_only else inputs)
     support, query = sides
     return Task(support, query, episode.support.labels[number], episode.query.labels[number])
 

@@ -53,6 +53,7 @@ class Work:
         layers: Layers that carry LoRA; None: all.
         rank: r of LoRA.
         head_only: Only the head adapts (ANIL); the adapter is meta-learned all the same.
+        frozen: Only the head adapts, and there is no adapter: features never change.
         order: Order of the meta-gradient.
         steps: S.
         tasks: T.
@@ -73,6 +74,7 @@ class Work:
     layers: tuple[int, ...] | None = None
     rank: int = 8
     head_only: bool = False
+    frozen: bool = False
     order: int = 2
     steps: int = 5
     tasks: int = 4
@@ -188,6 +190,7 @@ def layers(device: str, smoke: bool) -> list[Case]:
         *_beside(second, work, ("unrolled", "adjoint")),
         *_beside(first, replace(work, order=1)),
         *_beside("head only", replace(work, head_only=True)),
+        *_beside("head alone, no adapter", replace(work, head_only=True, frozen=True, layers=None)),
         *_beside("second order, bfloat16", replace(work, dtype="bfloat16"), against=second),
     ]
 

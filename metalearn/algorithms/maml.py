@@ -172,12 +172,18 @@ class MAML(Learner):
         """
         theta = leaves(state)
         meta = stack(theta, part.tasks)
-        phi = self.model.start(meta, part.support)
+        # Features that nothing is learned about are the same in every meta-step.
+        store = None if pick(theta, self.model.encoder) else self._store
+        support, query = (_kept(self.model, store, meta, b) for b in (part.support, part.query))
+        phi = self.model.start(meta, part.support, support)
         graph = "second" if exact else "first"
-        path = inner_loop(self.model, phi, part.support, self.loop, graph=graph, meta=meta)
+        path = inner_loop(
+            self.model, phi, part.support, self.loop, graph=graph, meta=meta, features=support
+        )
         # 1/T sum_t sum_s w_s L_query(phi_s(theta)), where w is 1 at s = S and else 0 in MAML
         losses = [
-            w * self.model.loss(path[s], part.query) for s, w in zip(used, weight, strict=True)
+            w * self.model.loss(path[s], part.query, query)
+            for s, w in zip(used, weight, strict=True)
         ]
         loss_T = torch.stack(losses).sum(0)
         loss = loss_T.sum() / tasks
