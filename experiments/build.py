@@ -7,6 +7,7 @@ learners and sampling, read one and make the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,10 +26,16 @@ from experiments.loops import build_loop
 from experiments.sampling import augmented
 from meta_models.adapters import Adapter
 from meta_models.backbone import load_backbone
+from meta_models.errors import ModelError
 from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
+from meta_models.sharding import shard
+from meta_models.store import Keep
+from metalearn.algorithms.maml import MAML
+from metalearn.compiled import Compiler
+from metalearn.distributed import ALONE, World
 from metalearn.inner.loop import InnerLoop
 from metalearn.learner import Learner
 from metalearn.training import OuterLoop
@@ -43,6 +50,8 @@ from tasks.sources.sinusoid import Sinusoid
 from tasks.splits import draw_record_splits, draw_splits, read_folds
 
 Made = TypeVar("Made")
+
+WORTH_COMPILING = 10_000  # meta-steps: each saves some 2 ms, a compilation costs some 20 s
 
 
 def build_family(settings: FamilySettings) -> TaskFamily:
@@ -93,15 +102,30 @@ def build_model(
     device: torch.device | str = "cpu",
 ) -> AdaptedModel:
     """A language model with its adapter and head, and perhaps a context."""
-    dtype = getattr(torch, backbone.dtype)
-    frozen = load_backbone(backbone.name, attention=backbone.attention, dtype=dtype, device=device)
+    if backbone.shard and backbone.quantize != "none":
+        raise ModelError("quantized layers cannot be divided; drop backbone.shard or quantize")
+    frozen = load_backbone(
+        backbone.name,
+        attention=backbone.attention,
+        dtype=getattr(torch, backbone.dtype),
+        device=device,
+        quantize=backbone.quantize,
+    )
+    folder = None if backbone.trunk_folder is None else Path(backbone.trunk_folder)
+    bare = torch.device(device).type == "meta"  # its states are none to keep on disk
+    keep = Keep(backbone.trunk_memory, 0.0 if bare else backbone.trunk_disk, folder)
+    installed = Adapter(frozen, adapter.method, adapter.options, adapter.layers, keep)
+    # A finished run is read by one process, which needs all of the layers.
+    sharded = backbone.shard and torch.distributed.is_initialized()
+    if sharded:
+        shard(installed)
     return AdaptedModel(
-        Adapter(frozen, adapter.method, adapter.options, adapter.layers),
+        installed,
         Head(head.kind, frozen.width, head.scale),
         pooling=backbone.pooling,
         unit=backbone.normalize,
         context=context,
-        keep_trunk=backbone.keep_trunk,
+        keep_trunk=backbone.keep_trunk and not sharded,
         layout=backbone.layout,
         checkpoint=backbone.checkpoint,
     )
@@ -273,7 +297,19 @@ class Workshop:
         wanted = self.experiment.inner.tasks_per_pass
         if wanted != "auto":
             learner.tasks_per_pass = min(learner.tasks_per_pass, wanted)
+        compiles = self._compiles and self.weights
+        if isinstance(learner, MAML) and learner.loop.engine is None and compiles:
+            learner.compiler = Compiler(f"the meta-gradient of {name}")
         return learner
+
+    @property
+    def _compiles(self) -> bool:
+        experiment = self.experiment
+        # Shapes that vary from step to step would make a graph each.
+        fixed = experiment.episodes.train_shots is None
+        pays = experiment.outer.steps >= WORTH_COMPILING and fixed
+        asked = experiment.compile == "on" or (experiment.compile == "auto" and pays)
+        return asked and experiment.backbone.name == "mlp"
 
     def loop(self, parts: Sequence[str] | None = None, order: int = 1) -> InnerLoop:
         """The inner loop.
@@ -287,6 +323,14 @@ class Workshop:
                 cannot run such a loop.
         """
         return build_loop(self.experiment, parts, order)
+
+    def judges(self, world: World) -> World:
+        """The processes that share the judging of tasks.
+
+        Where they share the layers, every one judges all: what is kept of earlier tasks, and the
+        sizes of passes, would differ between them, and so would their calls for the layers.
+        """
+        return ALONE if self.experiment.backbone.shard else world
 
     def outer_loop(self) -> OuterLoop:
         """The outer loop's settings."""

@@ -98,8 +98,9 @@ def tell(
         yield "  MALLOC_MMAP_THRESHOLD_=131072 in the environment avoids them and takes longer)"
     if rate is not None:
         yield f"  {'seconds at ' + f'{rate:g}' + ' TFLOP/s':<42}{found.flops / rate / 1e12:>12.2f}"
-    if _keeps_states(asked, kept):
-        yield "  (kept states grow with the texts that a run meets, to at most 2 GB)"
+    if not accelerator and _keeps_states(asked, kept):
+        limit = asked.backbone.trunk_memory
+        yield f"  (kept states grow with the texts that a run meets, to at most {limit:g} GiB)"
     if memory is not None:
         yield f"\non a card of {memory / GB:g} GB, the CUDA context (about 0.5 GB) not counted:"
         yield f"  {'':<42}{'peak GB':>10}{'TFLOP':>10}"
@@ -167,7 +168,7 @@ def _ladder(asked: Experiment, shop: Workshop, learner: str) -> Iterator[tuple[s
         settings["inner.tasks_per_pass"] = size
         yield f"tasks_per_pass {size}", asked.override(settings)
     text = asked.backbone.name != "mlp"
-    if text and asked.backbone.dtype == "float32":
+    if text and asked.backbone.dtype == "float32" and asked.backbone.quantize == "none":
         settings["backbone.dtype"] = "bfloat16"
         yield "  and backbone.dtype bfloat16", asked.override(settings)
     second = asked.inner.order == 2 and learner not in ("fomaml", "reptile", "protonet")

@@ -165,14 +165,14 @@ _ENTRIES = (
     ),
     Experiment(
         name="banking77-maml",
-        description="MAML and ANIL against naive fine-tuning, BANKING77 fold 01, 3 seeds",
+        description="MAML and ANIL against naive fine-tuning, BANKING77, five folds, 600 tasks",
         learners=("prototypes", "finetune", "anil", "maml"),
         family=BANKING77,
-        seeds=(0, 1, 2),
+        folds=FOLDS,
         adapter=AdapterSettings(layers=(3, 4, 5)),
         inner=InnerSettings(steps=3),
         outer=OuterSettings(steps=40, tasks=4, validate_every=20, validation_tasks=40, patience=0),
-        evaluation=EvaluationSettings(tasks=200, reference="finetune"),
+        evaluation=EvaluationSettings(tasks=600, reference="finetune"),
         grids={
             # Fresh rows start at chance, so fine-tuning may also choose prototypes.
             "finetune": {"head.kind": ("prototype", "slots"), "inner.rate": (0.1,)},

@@ -15,6 +15,7 @@ from experiments.errors import UserError, nearest
 from experiments.folder import flatten
 from experiments.learners import LEARNERS
 from experiments.sampling import build_curriculum
+from metalearn.distributed import World, refuse_coupled
 from tasks.episode import EpisodeShape, SplitName
 
 
@@ -50,6 +51,11 @@ def check(experiment: Experiment, kept: dict[str, Any]) -> None:
 
 
 def _check_names(experiment: Experiment) -> None:
+    if experiment.compile == "on" and experiment.backbone.name != "mlp":
+        raise UserError(
+            f"compile on: what {experiment.backbone.name} computes depends on the lengths of the "
+            "texts, which no compiled graph may; leave compile at auto, or use --backbone.name mlp"
+        )
     for name in experiment.learners:
         if name not in LEARNERS:
             raise UserError(f"no learner {name}{nearest(name, LEARNERS) or '; see metalearn list'}")
@@ -81,6 +87,37 @@ def _variant(experiment: Experiment, cell: Any) -> Experiment:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise UserError(f"grids: {name}: {first['msg']}; got {first['input']!r}") from None
+
+
+def check_processes(experiment: Experiment, kept: dict[str, Any], world: World) -> None:
+    """Check that the processes of a run can share its tasks, and its layers where they should.
+
+    Args:
+        experiment: The settings.
+        kept: Takes up what is made, for the run.
+        world: The processes.
+
+    Raises:
+        UserError: If there is one process for layers to be divided, or they cannot have equally
+            many tasks: layers are gathered by all together.
+        ModelError: If the tasks of a learner cannot be shared.
+    """
+    for first in first_cells(experiment):
+        for trial in range(len(trials(experiment, first.learner))):
+            settings = _variant(experiment, first._replace(trial=trial))
+            if settings.backbone.shard and world.size == 1:
+                raise UserError(
+                    "backbone.shard divides the layers among processes, and there is one; start "
+                    "several with torchrun, or use --backbone.no-shard"
+                )
+            if settings.backbone.shard and settings.outer.tasks % world.size:
+                raise UserError(
+                    f"outer.tasks {settings.outer.tasks} cannot be divided equally among "
+                    f"{world.size} processes, which backbone.shard needs; choose a multiple"
+                )
+            if world.size > 1:
+                learner = Workshop(settings, kept).learner(first.learner)
+                refuse_coupled(learner, first.learner, world)
 
 
 def check_tasks(workshop: Workshop, splits: Sequence[SplitName], trained: int | None) -> None:

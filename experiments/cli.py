@@ -6,6 +6,7 @@ Handlers import what they need themselves: help and the catalog answer without l
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from experiments.errors import UserError, nearest
+from experiments.errors import LostRank, RankError, UserError, nearest
 
 if TYPE_CHECKING:
     from experiments.config import Experiment
@@ -28,16 +29,26 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status (1: not reproduced, 2: a mistake of the user)."""
+    """Run a command.
+
+    Returns:
+        The exit status: 1, not reproduced; 2, a mistake of the user; 3, another process was lost.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
         print(f"\nmetalearn: interrupted{_remedy(words)}", file=sys.stderr)
         return 130
+    except LostRank as error:
+        print(f"metalearn: {error}{_remedy(words)}", file=sys.stderr)
+        return 3
     except Exception as error:
         if not isinstance(error, _user_errors()):
             raise
+        # What all processes meet is said once.
+        if _rank() and not isinstance(error, RankError):
+            return 2
         print(f"metalearn: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
@@ -45,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _user_errors() -> tuple[type[Exception], ...]:
     # An error can only have come from a module that is loaded; importing them would load torch.
     found: list[type[Exception]] = [UserError]
-    for module, name in (("tasks.episode", "TaskError"), ("meta_models.errors", "ModelError")):
+    for module, name in (
+        ("tasks.episode", "TaskError"),
+        ("meta_models.errors", "ModelError"),
+        ("metalearn.distributed", "StoppedByFirst"),
+    ):
         if module in sys.modules:
             found.append(getattr(sys.modules[module], name))
     return tuple(found)
@@ -54,8 +69,17 @@ def _user_errors() -> tuple[type[Exception], ...]:
 def _remedy(words: list[str]) -> str:
     if words[:1] != ["train"]:
         return ""
-    resume = [] if "--resume" in words else ["--resume"]
-    return f"; resume with: {shlex.join(['metalearn', *words, *resume])}"
+    again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
+    if "WORLD_SIZE" not in os.environ:
+        return f"; resume with: metalearn {again}"
+    from experiments.ranks import restart
+
+    return f"; resume with: {restart(again)}"
+
+
+def _rank() -> int:
+    """Which of the processes of torchrun this is; 0 where it is alone."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -66,6 +90,8 @@ def _dispatch(words: list[str]) -> int:
     if not words[0].startswith("-") and words[0] not in COMMANDS:
         hint = nearest(words[0], COMMANDS) or "; see metalearn --help"
         raise UserError(f"no command {words[0]}{hint}")
+    if words[0] != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"only train works in several processes; start {words[0]} without torchrun")
     # The settings of an experiment are tyro's to read; argparse must not look into them.
     if words[0] == "train":
         _train(words[1:])
@@ -209,7 +235,9 @@ def _train(words: list[str]) -> None:
 
     from experiments.run import run
 
-    print(run(experiment, folder, bool(given.resume)))
+    path = run(experiment, folder, bool(given.resume))
+    if not _rank():
+        print(path)
 
 
 def _experiment(name: str) -> Experiment:

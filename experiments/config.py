@@ -92,6 +92,9 @@ class BackboneSettings(Settings):
     tiny-llama are random, for tests."""
     attention: Literal["eager", "sdpa"] = "eager"
     """Attention implementation; second order needs eager."""
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    """Keep the weights of linear layers in 8 or 4 bits (needs the extra `quantized`); gradients, of
+    either order, are those of the rounded weights."""
     pooling: Literal["mean", "first", "last"] | None = None
     """Which hidden states become a feature; none: mean for encoders, last for decoders."""
     normalize: bool = True
@@ -104,8 +107,17 @@ class BackboneSettings(Settings):
     """How texts lie in rows: several a row, so that no padding is computed; one a row, with rows
     of like length together; one a row, all as wide as the longest.  The same to rounding."""
     keep_trunk: bool = True
-    """Keep in memory what the layers below the first adapter make of each text; the results are the
-    same to rounding."""
+    """Keep what the layers below the first adapter make of each text; the results are the same to
+    rounding."""
+    trunk_memory: float = Field(default=2.0, ge=0)
+    """GiB of it in memory; 0: all on disk, where later runs find it."""
+    trunk_disk: float = Field(default=10.0, ge=0)
+    """GiB on disk, of all models together, for what does not fit into memory; 0: none."""
+    trunk_folder: str | None = None
+    """Where on disk, a local one; none: metalearn/trunk in the user's cache folder."""
+    shard: bool = False
+    """Divide the frozen layers among the processes of torchrun (FSDP2); first order only, and
+    nothing below the first adapter is kept."""
     checkpoint: bool = False
     """Keep no activations but the inputs of layers, and compute the rest again for each gradient,
     of first and of second order: less memory for more time, the same gradients.  Where several
@@ -327,9 +339,15 @@ class Experiment(Settings):
     """Per learner, settings to choose on validation classes, as JSON:
     {"maml": {"inner.rate": [0.1, 0.3]}}."""
     threads: int = Field(default=0, ge=0)
-    """Threads of torch; 0: as many as cores."""
+    """Threads of torch in a process; 0: as many as cores, or its share of them."""
     device: str = "auto"
     """Where models and tasks are: cpu, cuda, cuda:1, mps; auto: the accelerator if there is one."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds that the processes of torchrun wait for each other before one counts as lost."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the meta-gradients of maml and its kin on an mlp, which takes some 20 seconds and a
+    C++ compiler; auto: where the meta-steps are many enough to win them back.  What a language
+    model computes depends on the lengths of its texts: it is never compiled."""
     family: FamilySettings = FamilySettings()
     episodes: EpisodeSettings = EpisodeSettings()
     backbone: BackboneSettings = BackboneSettings()

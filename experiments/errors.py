@@ -8,6 +8,14 @@ class UserError(ValueError):
     """A mistake in what was asked; the message names the thing and the remedy, in one line."""
 
 
+class RankError(UserError):
+    """A mistake that only one of several processes has met, which is not the one that speaks."""
+
+
+class LostRank(Exception):
+    """Processes of this run have died; the message names them."""
+
+
 def nearest(given: str, names: Iterable[str]) -> str:
     """The end of a message about an unknown name; empty where no name is near.
 

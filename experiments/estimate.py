@@ -26,6 +26,7 @@ from experiments.config import Experiment
 from experiments.errors import UserError
 from meta_models.model import AdaptedModel
 from meta_models.params import stack
+from meta_models.targets import layers_of
 from metalearn.allocators import Blocks, of_this_process
 from metalearn.footprint import Footprint
 from metalearn.learner import Learner
@@ -46,7 +47,8 @@ class Estimate:
         baseline: Bytes of the process before it has a model; 0 on an accelerator.
         frozen: Bytes of the model's weights.
         training: Bytes of meta-parameters, gradients and optimizer.
-        kept: Bytes of kept states of the layers below the first adapter, for the texts of a step.
+        kept: Bytes of kept states of the layers below the first adapter, for the texts of a step;
+            0 on an accelerator, which has not to keep them.
         activations: Most bytes that the meta-gradient holds at once.
         flops: Floating-point operations of matrix products in the meta-step.
         forward: Those of one forward pass over the support sets of its tasks.
@@ -97,31 +99,32 @@ def estimate(
     made = Workshop(experiment, kept, weights=False).learner(learner)
     if not made.trains:
         raise UserError(f"learner {learner} trains nothing; name one that does with --learner")
-    return _measure(made, episode, accelerator, baseline)
+    return _measure(made, episode, experiment.backbone.quantize, accelerator, baseline)
 
 
-def _measure(learner: Learner, episode: Episode, accelerator: bool, baseline: int) -> Estimate:
+def _measure(
+    learner: Learner, episode: Episode, quantize: str, accelerator: bool, baseline: int
+) -> Estimate:
     block = BLOCK if accelerator else 1
     state = learner.init(seeded(0))
     model: Any = getattr(learner, "model", None)
     size, tasks = learner.tasks_per_pass, episode.tasks
     frozen = states = forward = 0
     if isinstance(model, AdaptedModel):
-        network = model.adapter.model
-        frozen = _bytes([*network.parameters(), *network.buffers()], block)
-        with Footprint(Blocks(block)) as before:
+        frozen = _frozen(model, quantize, block)
+        few = episode.select(0, min(size, tasks))
+        with Footprint(), torch.no_grad():
             for batch in (episode.support, episode.query):
                 for tokens in (batch.tokens, batch.names):
                     if tokens is not None:
-                        model.arrange(tokens)
-        states = before.live if model.trunk is not None else 0
-        few = episode.select(0, min(size, tasks))
-        with torch.no_grad():
-            with Footprint():
-                values = model.start(stack(state, few.tasks), few.support)
+                        model.arrange(tokens)  # from now on the states of the texts are kept
+            values = model.start(stack(state, few.tasks), few.support)
             with Footprint() as once:
                 model.features(values, few.support)
         forward = once.flops * tasks // few.tasks
+        if model.trunk is not None and not accelerator:  # else in the memory of the machine
+            backbone = model.adapter.backbone
+            states = count_tokens(episode) * backbone.width * backbone.dtype.itemsize
     # Where all tasks are alike, so are all passes; the second adds its gradient to the first one's.
     alike = episode.support.source[0] == MADE_UP and tasks % size == 0
     part = episode.select(0, min(2 * size, tasks)) if alike else episode
@@ -138,6 +141,27 @@ def _measure(learner: Learner, episode: Episode, accelerator: bool, baseline: in
         tasks=tasks,
         tasks_per_pass=min(size, tasks),
     )
+
+
+def _frozen(model: AdaptedModel, quantize: str, block: int) -> int:
+    """Bytes of the weights, as they are stored."""
+    network = model.adapter.model
+    total = _bytes([*network.parameters(), *network.buffers()], block)
+    if quantize == "none":
+        return total
+    linear = [
+        module.weight
+        for layer in layers_of(model.adapter.backbone)
+        for name, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear) and "lora" not in name
+    ]
+    for weight in linear:
+        # int8 with a scale a row, or four bits with a scale for 64 values
+        rest = 4 * len(weight) if quantize == "8bit" else weight.numel() // 2 + weight.numel() // 16
+        packed = weight.numel() + rest if quantize == "8bit" else rest
+        total -= weight.numel() * weight.element_size() - packed
+    # One of them is unpacked at a time.
+    return total + max(weight.numel() * weight.element_size() for weight in linear)
 
 
 def _bytes(tensors: Sequence[torch.Tensor], block: int) -> int:
@@ -168,11 +192,11 @@ def tasks_of_a_step(workshop: Workshop, tokens: int | None = None) -> Episode:
     shots = 0 if experiment.episodes.train_shots else max(experiment.episodes.shots)
     drawn = workshop.training_episodes(shots, experiment.seeds[0])
     steps = min(LOOKED_AT, experiment.outer.steps)
-    return max((drawn(step) for step in range(steps)), key=_real)
+    return max((drawn(step) for step in range(steps)), key=count_tokens)
 
 
-def _real(episode: Episode) -> int:
-    """Tokens of an episode."""
+def count_tokens(episode: Episode) -> int:
+    """Real tokens of support and query."""
     texts = (episode.support.tokens, episode.query.tokens)
     return sum(int(text.mask.sum()) for text in texts if text is not None)
 

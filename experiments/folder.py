@@ -29,6 +29,7 @@ PACKAGES = ("torch", "transformers", "peft", "numpy", "wandb", "metalearn")
 LOCK = ".lock"
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
+CHECKPOINTS = "checkpoints"
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "device": device,
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
 
 
@@ -208,7 +210,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def figures(self) -> Path:
@@ -265,7 +267,7 @@ def _acquire(path: Path) -> int:
 
 def _is_unborn(path: Path) -> bool:
     """Whether a run was killed before it could write its settings."""
-    born = (CONFIG, "metrics.jsonl", "checkpoints", "result.json")
+    born = (CONFIG, "metrics.jsonl", CHECKPOINTS, "result.json")
     ours = all(entry.name.startswith(".") or entry.name == ENVIRONMENT for entry in path.iterdir())
     return ours and not any((path / name).exists() for name in born)
 

@@ -24,8 +24,8 @@ def build_loop(
         order: Order of the meta-gradient that will be taken through it.
 
     Raises:
-        ModelError: If the attention has no second derivative and one is needed, the engine cannot
-            run such a loop, or checkpointing not such an adjoint.
+        ModelError: If the attention has no second derivative or the layers are sharded, and one is
+            needed; if the engine cannot run such a loop, or checkpointing not such an adjoint.
     """
     inner, backbone = experiment.inner, experiment.backbone
     parts = parts or inner.parts
@@ -43,6 +43,11 @@ def build_loop(
                 "leave out --inner.adjoint forward"
             )
         adjoint = "reverse"
+    if order == 2 and backbone.shard:
+        raise ModelError(
+            "second order needs the weights of sharded layers again when they are gone; "
+            "use --inner.order 1, or --backbone.no-shard"
+        )
     head = inner.rate if inner.head_rate is None else inner.head_rate
     body = "body" if backbone.name == "mlp" else "adapter"
     rates = {

@@ -29,7 +29,7 @@ BUSY = 512
 # seen in second order, more with wide feed-forward layers and long rows.
 MOST = 200
 
-log = logging.getLogger(__name__)
+_say_once = cache(logging.getLogger(__name__).info)
 
 
 def tasks_per_pass(
@@ -58,7 +58,7 @@ def tasks_per_pass(
         alone = experiment.override({"inner.tasks_per_pass": 1})
         one = estimate(alone, name, episode, accelerator=device.type != "cpu").activations
         size = max(1, min(size, memory // max(1, one)))
-    _say(name, size, episode.tasks)
+    _say_once("%s: %d of %d tasks in one pass", name, size, episode.tasks)
     return size
 
 
@@ -79,8 +79,3 @@ def total_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-@cache
-def _say(name: str, size: int, tasks: int) -> None:
-    log.info("%s: %d of %d tasks in one pass", name, size, tasks)

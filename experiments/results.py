@@ -4,8 +4,9 @@
     python -m experiments.results tables          write the README's tables from what is kept
 
 The README's tables lie between `<!-- results: NAME -->` and `<!-- end -->`; they are never edited
-by hand, and a test holds them against the data.  NAME is a kept result, or `reproductions` for the
-records of `metalearn reproduce` in experiments/results/papers/.
+by hand, and a test holds them against the data.  NAME is a kept result, `reproductions` for the
+records of `metalearn reproduce` in experiments/results/papers/, or `benchmarks/NAME` for a record
+of `python -m experiments.benchmarks`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks.tables import markdown as measurements
 from experiments.errors import UserError
 from experiments.figures import PALETTE, adaptation_curves, scores
 from experiments.files import read_json, write_bytes, write_json
@@ -27,6 +29,7 @@ KEPT = ROOT / "experiments" / "results"
 README = ROOT / "README.md"
 REPRODUCTIONS = "reproductions"
 PAPERS = "papers"
+BENCHMARKS = "benchmarks/"
 MARK = re.compile(r"(<!-- results: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -65,6 +68,20 @@ def table(result: dict[str, Any]) -> str:
     return f"{markdown_table(result)}\n{'; '.join(notes)}.\n"
 
 
+def benchmark(record: dict[str, Any]) -> str:
+    """The table of a record of measurements.
+
+    Raises:
+        UserError: If it is of a smoke test.
+    """
+    if record["smoke"]:
+        raise UserError(
+            f"the record of {record['figure']} is of a smoke test; "
+            f"run python -m experiments.benchmarks {record['figure']}"
+        )
+    return measurements(record)
+
+
 def _crowded(result: dict[str, Any]) -> bool:
     """Whether there are more learners than curves can show."""
     return len({row["learner"] for row in result["rows"]}) > len(PALETTE)
@@ -83,7 +100,8 @@ def fill(text: str, kept: Path = KEPT) -> str:
         path = kept / f"{match['name']}.json"
         if not path.exists():
             raise UserError(f"README names the result {match['name']}, but {path} is missing")
-        return f"{match[1]}{table(read_json(path))}{match[3]}"
+        make = benchmark if match["name"].startswith(BENCHMARKS) else table
+        return f"{match[1]}{make(read_json(path))}{match[3]}"
 
     return MARK.sub(replace, text)
 

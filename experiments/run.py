@@ -7,41 +7,51 @@ moment goes on where it was, and ends with the files of a run that was not.
     choose   every trial of a learner's grid, trained with the first seed, scored on validation
     train    the chosen settings with the other seeds
     test     all learners on the same test tasks, only now
+
+Several processes (`torchrun`) go through the same cells and share the tasks of each; the first one
+alone reads and writes the folder, and tells the others what they need from it.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from experiments import checkpoint, outcome
 from experiments.build import Workshop, batches, seeded
 from experiments.cells import CHOICES, Cell, first_cells, trials, validation_episodes, variant
-from experiments.checks import check
+from experiments.checks import check, check_processes
 from experiments.config import Experiment
 from experiments.errors import UserError
-from experiments.figures import adaptation_curves, scores, training_curves
 from experiments.files import read_json, write_json
-from experiments.folder import RunFolder, refuse_used
+from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
 from experiments.metrics import read_metrics
 from experiments.passes import tasks_per_pass
+from experiments.prefetch import Prefetch
 from experiments.progress import Progress
+from experiments.ranks import joined
+from experiments.records import Records
 from experiments.report import write_report
 from experiments.sampling import build_curriculum
 from experiments.tables import result_table
-from experiments.tracking import Tracker, start
+from experiments.tracking import Tracker
 from experiments.trained import best_state
 from meta_models.params import Params
+from metalearn.distributed import ALONE, World, agree
 from metalearn.evaluation import evaluate, validation_score
 from metalearn.learner import Learner
 from metalearn.training import MetaTraining, NonFiniteLoss
 
 REPORT = "report.html"
+SILENT = Console(quiet=True, force_terminal=False)
+"""For the progress of all processes but the first."""
 log = logging.getLogger(__name__)
 
 
@@ -58,42 +68,67 @@ def run(experiment: Experiment, run_dir: Path | None = None, resume: bool = Fals
 
     Raises:
         UserError: If the folder cannot be used, or training met a non-finite loss.
+        LostRank: If another process of the same run has died.
     """
-    if experiment.threads:
-        torch.set_num_threads(experiment.threads)
     if resume and run_dir is None:
         raise UserError("--resume needs the run folder; name it with --run-dir")
+    with joined(experiment.threads, experiment.timeout) as world, ExitStack() as stack:
+        return _run(experiment, run_dir, resume, world, stack)
+
+
+def _run(
+    experiment: Experiment, run_dir: Path | None, resume: bool, world: World, stack: ExitStack
+) -> Path:
     kept: dict[str, Any] = {}
-    if resume and run_dir is not None:
-        opened = RunFolder.open(run_dir, experiment)
-    else:
+    if not resume:
         if run_dir is not None:
-            refuse_used(run_dir)
+            world.from_first(partial(refuse_used, run_dir))
         check(experiment, kept)  # before there is a folder: a mistake leaves nothing behind
-        opened = RunFolder.create(experiment, run_dir)
-    with opened as folder:
-        if not (folder.path / outcome.RESULT).exists():
-            _Run(folder, resume, kept).complete()
-        elif not (folder.path / REPORT).exists():  # killed between the two
-            write_report([folder.path])
+    check_processes(experiment, kept, world)
+    folder: RunFolder | None = None
+
+    def take_up() -> tuple[Path, Experiment, bool]:
+        nonlocal folder
+        if resume and run_dir is not None:
+            opened = RunFolder.open(run_dir, experiment)
+        else:
+            opened = RunFolder.create(experiment, run_dir)
+        folder = stack.enter_context(opened)
+        return folder.path, folder.experiment, (folder.path / outcome.RESULT).exists()
+
+    path, settings, done = world.from_first(take_up)
+    if not done:
+        _Run(path, settings, folder, resume, kept, world).complete()
+    elif folder and not (path / REPORT).exists():  # killed between the two
+        write_report([path])
+    if folder:
         show(folder)
-        return folder.path
+    return path
 
 
 class _Run:
-    """A run in progress."""
+    """A run in progress, as one of its processes sees it: the first one has the folder."""
 
-    def __init__(self, folder: RunFolder, resume: bool, kept: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        experiment: Experiment,
+        folder: RunFolder | None,
+        resume: bool,
+        kept: dict[str, Any],
+        world: World,
+    ) -> None:
+        self.path = path
+        self.checkpoints = path / CHECKPOINTS
+        self.experiment = experiment
         self.folder = folder
-        self.experiment = folder.experiment
-        self.metrics = folder.open_metrics()
-        # Records past the last checkpoint belong to steps that will be taken again.
-        self.metrics.truncate_to(self._records_saved())
-        self.tracker = start(self.experiment, folder.path, resume)
+        self.records = Records(folder, resume) if folder else None
         self.kept = kept
-        self.choices: dict[str, Any] = {}
-        if (folder.path / CHOICES).exists():
-            self.choices = read_json(folder.path / CHOICES)
+        self.world = world
+        self.choices: dict[str, Any] = world.from_first(self._choices)
+
+    def _choices(self) -> dict[str, Any]:
+        return read_json(self.path / CHOICES) if (self.path / CHOICES).exists() else {}
 
     def complete(self) -> None:
         """Everything that is not done yet."""
@@ -105,11 +140,12 @@ class _Run:
                 self._train(cell, must=True)
             for cell in self._all_cells():
                 self._test(cell)
-            conclude(self.folder, self.tracker, list(self.choices.values()))
+            if self.folder and self.records:
+                conclude(self.folder, self.records.tracker, list(self.choices.values()))
             failed = False
         finally:
-            self.metrics.close()
-            self.tracker.finish(exit_code=int(failed))
+            if self.records:
+                self.records.close(failed)
 
     def _all_cells(self) -> list[Cell]:
         return [
@@ -144,8 +180,7 @@ class _Run:
                 scores.append(None)  # nothing to choose
             else:
                 state = learner.init(seeded(cell.seed))
-                score = validation_score(learner, validation_episodes(workshop, cell.shots))
-                scores.append(score(state))
+                scores.append(self._validation(workshop, learner, cell)(state))
         known = [-math.inf if score is None else score for score in scores]
         if any(score is None for score in scores) and len(tried) > 1:
             log.warning("%s: some trials ended in a non-finite loss", first.slug)
@@ -166,7 +201,14 @@ class _Run:
                 for settings, score in zip(tried, scores, strict=True)
             ],
         }
-        write_json(self.folder.path / CHOICES, self.choices)
+        if self.world.first:
+            write_json(self.path / CHOICES, self.choices)
+
+    def _validation(
+        self, workshop: Workshop, learner: Learner, cell: Cell
+    ) -> Callable[[Params], float]:
+        episodes = validation_episodes(workshop, cell.shots)
+        return validation_score(learner, episodes, workshop.judges(self.world))
 
     def _train(self, cell: Cell, must: bool) -> float | None:
         """Meta-train a cell, or what is left of it.
@@ -178,30 +220,36 @@ class _Run:
         learner = workshop.learner(cell.learner)
         if not learner.trains:
             return None
-        place = self.folder.checkpoints / cell.slug
-        saved = checkpoint.load(place)
+        place = self.checkpoints / cell.slug
+        saved = self.world.from_first(partial(checkpoint.load, place))
         if saved is not None and saved[1]["ended"]:
             return saved[1]["best_score"]
         stream = workshop.training_stream(cell.shots, cell.seed)
         curriculum = build_curriculum(workshop.experiment, stream)
-        episodes = workshop.training_episodes(cell.shots, cell.seed, curriculum)
+        make = workshop.training_episodes(cell.shots, cell.seed, curriculum)
+        # What a curriculum chooses is not known ahead; numbers are drawn faster than handed on.
+        ahead = 2 if curriculum is None and workshop.family.kind != "value" else 0
+        episodes = Prefetch(make, workshop.outer_loop().steps, ahead)
         learner.tasks_per_pass = tasks_per_pass(
-            workshop.experiment, cell.learner, learner, episodes(0), workshop.device
+            workshop.experiment, cell.learner, learner, make(0), workshop.device
         )
         training = MetaTraining(
             learner,
             episodes,
-            validation_score(learner, validation_episodes(workshop, cell.shots)),
+            self._validation(workshop, learner, cell),
             workshop.outer_loop(),
             seeded(cell.seed),
             curriculum,
+            self.world,
         )
         seconds = 0.0
         if saved is not None:
             training.restore(*saved)
             seconds = saved[1]["seconds"]
         total, every = training.loop.steps, workshop.experiment.outer.checkpoint_every
-        with Progress(total, cell.slug, start=training.step) as progress:
+        console = None if self.world.first else SILENT
+        shown = Progress(total, cell.slug, start=training.step, console=console)
+        with episodes, shown as progress:
             while not training.done:
                 try:
                     figures = training.take_step()
@@ -213,8 +261,8 @@ class _Run:
                     return None
                 seconds += figures["seconds"]
                 record = cell._asdict() | {"step": training.step} | figures
-                self.metrics.append(record)
-                self.tracker.log(record, self.metrics.count - 1)
+                if self.records:
+                    self.records.append(record)
                 shown = {n: figures[n] for n in ("loss", "validation", "best") if n in figures}
                 progress.update(training.step, shown)
                 if training.step % every == 0 or training.done:
@@ -225,17 +273,14 @@ class _Run:
         self, place: Path, training: MetaTraining, seconds: float, ended: bool, score: float | None
     ) -> None:
         tensors, numbers = training.snapshot()
-        records = self.metrics.sync()
+        agree(tensors, self.world)
+        if self.records is None:
+            return
+        records = self.records.sync()
         numbers |= {"seconds": seconds, "ended": ended, "records": records}
         if ended:
             numbers["best_score"] = score
         checkpoint.save(place, tensors, numbers)
-
-    def _records_saved(self) -> int:
-        """Records of `metrics.jsonl` that the newest checkpoint counts."""
-        places = sorted(path for path in self.folder.checkpoints.iterdir() if path.is_dir())
-        saved = [found[1]["records"] for p in places if (found := checkpoint.load(p)) is not None]
-        return max(saved, default=0)
 
     def _test(self, cell: Cell) -> None:
         """Judge a cell on the test tasks, for every number of shots that it was trained for.
@@ -244,15 +289,17 @@ class _Run:
         in the last bits on what was kept before it, so an interrupted cell is judged anew.
         """
         wanted = self.experiment.episodes.shots if cell.shots == 0 else (cell.shots,)
-        parts = {shots: outcome.part(self.folder.path, cell.slug, shots) for shots in wanted}
-        if all(part.exists() for part in parts.values()):
+        parts = {shots: outcome.part(self.path, cell.slug, shots) for shots in wanted}
+        if self.world.from_first(lambda: all(part.exists() for part in parts.values())):
             return
         workshop = self._workshop(cell)
         learner = workshop.learner(cell.learner)
-        state, seconds = best_state(self.folder.checkpoints, learner, cell)
+        read = partial(best_state, self.checkpoints, learner, cell)
+        # What is not trained is not read: all make it, where the layers are divided together.
+        state, seconds = self.world.from_first(read) if learner.trains else read()
         for shots, part in parts.items():
             place = {"learner": cell.learner, "fold": cell.fold, "shots": shots, "seed": cell.seed}
-            judge(part, workshop, learner, state, place, seconds)
+            judge(part, workshop, learner, state, place, seconds, self.world)
 
 
 def judge(
@@ -262,6 +309,7 @@ def judge(
     state: Params,
     place: dict[str, Any],
     train_seconds: float,
+    world: World = ALONE,
 ) -> None:
     """Judge a learner on the test tasks of its workshop and write the part.
 
@@ -272,15 +320,23 @@ def judge(
         state: Its meta-parameters.
         place: Learner, fold, shots and seed, as the tables call them.
         train_seconds: What its training cost.
+        world: The processes that share the tasks; the first one writes.
     """
     workshop.frozen = True
     settings, shots = workshop.experiment.evaluation, place["shots"]
     episodes = batches(workshop, workshop.stream("test", shots, settings.seed), settings.tasks)
     label = f"{part.name.split('-test')[0]} test {shots}-shot"
-    with Progress(settings.tasks, label, lines=1) as progress:
+    console = None if world.first else SILENT
+    with Progress(settings.tasks, label, lines=1, console=console) as progress:
         judged = evaluate(
-            learner, state, episodes, progress=lambda tasks: progress.update(tasks, {})
+            learner,
+            state,
+            episodes,
+            progress=lambda tasks: progress.update(tasks, {}),
+            world=workshop.judges(world),
         )
+    if not world.first:
+        return
     cost = {
         "adapt_seconds_per_task": judged.seconds / judged.tasks,
         "passes": learner.passes(),
@@ -291,6 +347,9 @@ def judge(
 
 def conclude(folder: RunFolder, tracker: Tracker, choices: list[dict[str, Any]]) -> None:
     """Tables, figures and the report of a run folder, from its parts."""
+    # Here: matplotlib is not what a run should wait for at its start.
+    from experiments.figures import adaptation_curves, scores, training_curves
+
     path, experiment = folder.path, folder.experiment
     result = outcome.merge(path, experiment, choices)
     title = f"{experiment.name}: {experiment.description}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from meta_models.inputs import model_inputs
 from meta_models.layout import Packing
 from meta_models.methods import METHODS, resolve
 from meta_models.params import Params
-from meta_models.targets import biased, first_linear, layer_of, layers_of, matching, named, norms
-from meta_models.trunk import Trunk
+from meta_models.store import Keep
+from meta_models.targets import biased, first_linear, matching, named, norms
+from meta_models.trunk import Trunk, trunk_below
 
 _NAME = "default"  # PEFT's own name for the only adapter of a model
 _log = logging.getLogger(__name__)
+_say_once = cache(_log.info)
 
 
 class Adapter:
@@ -42,10 +44,12 @@ class Adapter:
             its lower-case name; or "none": the frozen backbone alone, without values.
         options: Fields of the PEFT configuration, over the defaults of the method.
         layers: Indices of the layers that carry the adapter; None means all.
+        keep: How much `trunk` keeps; None: as much as `Keep` says by itself.
 
     Attributes:
         config: The PEFT configuration; None for "none".
         batched: Whether several tasks can go through one forward pass.
+        gathered: Within, the frozen weights are whole; what divides them among processes sets it.
 
     Raises:
         ModelError: If PEFT has no such method or option, or no module matches.
@@ -63,11 +67,12 @@ class Adapter:
         method: str = "lora",
         options: Mapping[str, Any] | None = None,
         layers: tuple[int, ...] | None = None,
+        keep: Keep | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.method = method
+        self.backbone, self.method, self.keep = backbone, method, keep or Keep()
         self.config: Any = None
         self.model: Any = backbone.model
+        self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
         if method == "none":
             self.prompt, self.batched, self._names = False, True, []
             return
@@ -92,6 +97,11 @@ class Adapter:
             parameter.data = parameter.data.to(backbone.kind)
         self.batched = self._can_be_batched()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values, which are those of parameters of `model`."""
+        return tuple(self._names)
+
     def init(self, generator: torch.Generator) -> Params:
         """Fresh values, drawn by PEFT's own initialization under a seed from `generator`."""
         if not self._names:
@@ -99,7 +109,7 @@ class Adapter:
         if self.method == "bias":  # they start as they are in the backbone
             return self._installed_values()
         seed = int(torch.randint(2**31, (), generator=generator))
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), self.gathered():
             warnings.simplefilter("ignore")  # PEFT warns of a second adapter, which goes at once
             torch.manual_seed(seed)
             self.model.add_adapter("fresh", self.config)
@@ -173,11 +183,7 @@ class Adapter:
     @cached_property
     def trunk(self) -> Trunk | None:
         """The layers below the first adapter; None where there are none."""
-        where = [layer_of(name) for name in self._names]
-        below = 0 if not where or None in where else min(index or 0 for index in where)
-        if not below:
-            return None
-        return Trunk(layers_of(self.backbone), below, partial(self.hidden, {}))
+        return trunk_below(self.backbone, self._names, partial(self.hidden, {}), self.keep)
 
     @cached_property
     def neutral(self) -> Tensor:
@@ -197,8 +203,6 @@ class Adapter:
         """
         if self.prompt:
             return f"{self.method} puts virtual tokens before each text"
-        if self.backbone.device.type == "meta":  # no numbers to compare
-            return ""
         values = self._installed_values()
         ids = torch.tensor([[5, 6, 7, 5, 9]], device=self.backbone.device)
         text = torch.tensor([[0, 0, 0, 1, 1]], device=ids.device)
@@ -212,7 +216,7 @@ class Adapter:
             return f"{self.backbone.name} takes no such rows: {str(error).splitlines()[0]}"
         apart = (together - torch.cat(alone, dim=1)).abs().max() / together.abs().max()
         # Wrong positions or texts that see each other move states by tenths.
-        if apart > 100 * torch.finfo(self.backbone.dtype).eps:
+        if not apart.is_meta and apart > 100 * torch.finfo(self.backbone.dtype).eps:
             return f"{self.backbone.name} gives a text other states beside another"
         return ""
 
@@ -227,7 +231,9 @@ class Adapter:
             out = torch.vmap(lambda v, i, m: self.hidden(v, i, m, None))(stacked, ids, mask)
             torch.autograd.grad(out.sum(), list(stacked.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ValueError) as error:
-            _say_alone(self.method, str(error).splitlines()[0])
+            _say_once(
+                f"adapter {self.method} runs one task at a time: {str(error).splitlines()[0]}"
+            )
             return False
         return True
 
@@ -285,11 +291,6 @@ class Adapter:
         names = set(self._names)
         learned = {p.data_ptr() for n, p in self.model.named_parameters() if n in names}
         return [(n, value) for n, value in written.items() if value.data_ptr() not in learned]
-
-
-@cache  # said once a process, not for every model
-def _say_alone(method: str, why: str) -> None:
-    _log.info("adapter %s runs one task at a time: %s", method, why)
 
 
 def _installed(model: Any, config: Any) -> Any:

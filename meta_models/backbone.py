@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -14,6 +17,7 @@ from torch import nn
 
 from meta_models.errors import ModelError
 from meta_models.inputs import first_position
+from meta_models.quantize import Quantization, exact, loading
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -68,6 +72,7 @@ def load_backbone(
     attention: Literal["eager", "sdpa"] = "eager",
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    quantize: Quantization = "none",
     seed: int = 0,
 ) -> Backbone:
     """Load a backbone by name and freeze it.
@@ -79,6 +84,8 @@ def load_backbone(
         dtype: Precision that the weights are stored in; what is learned has at least fp32.
         device: Where they are put; "meta" reads the configuration alone, which may be the name of a
             config.json: shapes without numbers, of a model of any size.
+        quantize: Bits of the weights of linear layers, if fewer; the others have `dtype`.  Without
+            numbers there are none to quantize.
         seed: Seed of the random weights of the tiny models.
 
     Raises:
@@ -91,16 +98,22 @@ def load_backbone(
     """
     if name in TINY:
         model, tokenizer = _tiny(name, attention, seed), _word_tokenizer()
+        if quantize != "none" and torch.device(device).type != "meta":
+            model = _reloaded(model, attention, loading(quantize, device))
     else:
         path = str(_minilm_folder()) if name == "minilm" else name
-        bare = torch.device(device).type == "meta"
-        model, tokenizer = (_described if bare else _pretrained)(path, attention)
+        if torch.device(device).type == "meta":
+            model, tokenizer = _described(path, attention)
+        else:
+            model, tokenizer = _pretrained(path, attention, loading(quantize, device))
         if name == "minilm":
             model.name_or_path = MINILM  # what an exported adapter names as its base
     config: Any = model.config
     if config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder; use an encoder or a decoder")
-    model.requires_grad_(False).eval().to(device, dtype)
+    exact(model)
+    model.requires_grad_(False).eval()
+    nn.Module.to(model, device, dtype)  # transformers' own refuses quantized models
     return Backbone(
         name=name,
         model=model,
@@ -111,25 +124,78 @@ def load_backbone(
     )
 
 
-def _pretrained(path: str, attention: str) -> tuple[Any, Any]:
+def random_backbone(
+    sizes: Mapping[str, int],
+    *,
+    family: str = "llama",
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Backbone:
+    """A decoder of any size with random weights, to measure on what no file holds.
+
+    Args:
+        sizes: Fields of the configuration that differ from its defaults.
+        family: Model type, as transformers names it.
+        dtype: Precision of the weights.
+        device: Where they are; "meta" has shapes and no numbers.
+        seed: Seed of the weights.
+
+    Example:
+        >>> small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+        >>> small |= {"num_hidden_layers": 1, "num_key_value_heads": 1, "vocab_size": 512}
+        >>> random_backbone(small, device="meta").model.embed_tokens.weight.shape
+        torch.Size([512, 16])
+    """
+    from transformers import AutoConfig, AutoModel
+
+    config: Any = AutoConfig.for_model(family, **sizes)
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        model: Any = AutoModel.from_config(config, attn_implementation="eager", dtype=dtype)
+    return Backbone(
+        name=f"random {family}",
+        model=model.requires_grad_(False).eval(),
+        tokenizer=_word_tokenizer(),
+        width=config.hidden_size,
+        layers=config.num_hidden_layers,
+        causal=True,
+    )
+
+
+def _pretrained(path: str, attention: str, options: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
+
+    with _without_bars() if Path(path).is_dir() else nullcontext():  # nothing to wait for
+        try:
+            model = AutoModel.from_pretrained(path, attn_implementation=attention, **options)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"backbone {path!r} is not on disk and could not be fetched "
+                f"({_first_line(error)}); give a local folder or a reachable hub name"
+            ) from error
+    return model, tokenizer
+
+
+def _reloaded(model: Any, attention: str, options: dict[str, Any]) -> Any:
+    """The same model read from a folder, where options of reading apply."""
+    with TemporaryDirectory() as folder, _without_bars():
+        model.save_pretrained(folder)
+        return type(model).from_pretrained(folder, attn_implementation=attention, **options)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
-    if Path(path).is_dir():  # nothing to wait for
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
-        model = AutoModel.from_pretrained(path, attn_implementation=attention)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"backbone {path!r} is not on disk and could not be fetched "
-            f"({_first_line(error)}); give a local folder or a reachable hub name"
-        ) from error
+        yield
     finally:
         if shown:
             logging.enable_progress_bar()
-    return model, tokenizer
 
 
 def _described(path: str, attention: str) -> tuple[Any, Any]:

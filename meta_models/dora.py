@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from meta_models.quantize import Product, unpacking
+
 
 class Magnitude(nn.Module):
     """Stands in the place of PEFT's layer of the same weight m `[out]`.
@@ -50,9 +52,13 @@ class Magnitude(nn.Module):
     ) -> Tensor:
         """What DoRA adds to `base_result` = W x + bias."""
         frozen: Any = base_layer
-        weight = frozen.weight.T if self.transposed else frozen.weight
         a, b = lora_A.weight, lora_B.weight
-        square = 2 * scaling * (weight @ a.T * b).sum(1) + scaling**2 * (b @ (a @ a.T) * b).sum(1)
+        if (unpack := unpacking(frozen)) is None:
+            weight = frozen.weight.T if self.transposed else frozen.weight
+            along = weight @ a.T
+        else:  # the product keeps no unpacked weight
+            weight, along = unpack(a.dtype), Product.apply(a, unpack, False).T
+        square = 2 * scaling * (along * b).sum(1) + scaling**2 * (b @ (a @ a.T) * b).sum(1)
         length = torch.linalg.vector_norm(weight, dim=1)
         # |V| = w sqrt(1 + (|V|^2 - w^2) / w^2): exactly w where B is zero
         ratio = self.weight / (length * (1 + square / length.square()).sqrt())

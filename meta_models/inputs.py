@@ -38,9 +38,10 @@ def model_inputs(
     """
     width = mask.shape[-1]
     place = torch.arange(width, device=mask.device)
+    # Padding sees padding, itself at least: attention over nothing would be NaN.
     if packing is None:
-        seen = mask[:, None, None, :].expand(-1, 1, width, -1)
-    else:  # padding sees padding, so that nothing is without something to see
+        seen = mask[:, None, None, :] | (place == place.unsqueeze(-1))
+    else:
         seen = (packing.text.unsqueeze(-1) == packing.text.unsqueeze(-2)).unsqueeze(1)
     if causal:
         seen = seen & (place <= place.unsqueeze(-1))

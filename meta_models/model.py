@@ -144,7 +144,7 @@ class AdaptedModel(Model):
         self.unit = unit
         self.trunk = adapter.trunk if keep_trunk and not context else None
         self.batched = adapter.batched
-        self.layout = layout
+        self.layout: LayoutKind = layout
         if layout == "packed" and (why := "a context" if context else adapter.unpackable):
             _log.info("texts are padded in groups, not packed: %s", why)
             self.layout = "grouped"

@@ -13,14 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
+from meta_models.backbone import Backbone
+from meta_models.fingerprint import fingerprint
+from meta_models.store import Keep, Store
+from meta_models.targets import layer_of, layers_of
 from tasks.episode import Tokens
 
-LIMIT = 2**31  # bytes that are kept: some 80,000 short texts of a small encoder
 Run = Callable[[Tensor, Tensor, Tensor | None], object]
 """`run(ids, mask, segments)`: one forward of a batch `[B, L]` through the whole model."""
 
@@ -40,18 +45,14 @@ class Trunk:
             skipped within `skipped`.
         below: j, at least 1.
         run: One forward of the model.
-        limit: Bytes that are kept; what comes after is computed again every time.
+        store: Keeps the states; what it does not keep is computed again every time.
     """
 
-    def __init__(
-        self, layers: list[nn.Module], below: int, run: Run, *, limit: int = LIMIT
-    ) -> None:
+    def __init__(self, layers: list[nn.Module], below: int, run: Run, store: Store) -> None:
         self.below = below
-        self.limit = limit
-        self.bytes = 0
+        self.store = store
         self._first_above = layers[below]
         self._run = run
-        self._kept: dict[tuple[Any, ...], Tensor] = {}
         self._given: Tensor | None = None
         for index, layer in enumerate(layers[:below]):
             layer.forward = partial(self._forward, index, layer.forward)
@@ -62,24 +63,27 @@ class Trunk:
         Args:
             tokens: `[T, B, L]` token ids; a row without real tokens counts as its first one.
         """
-        lengths = tokens.mask.sum(-1).clamp(min=1).tolist()
-        segments = None if tokens.segments is None else tokens.segments
-        found = [
-            [
-                self._state(
-                    tokens.ids[task, row, :length],
-                    None if segments is None else segments[task, row, :length],
-                )
-                for row, length in enumerate(rows)
-            ]
-            for task, rows in enumerate(lengths)
-        ]
-        sample = found[0][0]
-        result = sample.new_zeros(*tokens.ids.shape, sample.shape[-1])
-        for task, rows in enumerate(found):
-            for row, state in enumerate(rows):
-                result[task, row, : len(state)] = state
-        return result
+        result = pad_sequence(self.rows(tokens), batch_first=True)
+        result = pad(result, (0, 0, 0, tokens.ids.shape[-1] - result.shape[1]))
+        return result.to(tokens.ids.device).unflatten(0, tokens.ids.shape[:2])
+
+    def rows(self, tokens: Tokens) -> list[Tensor]:
+        """The same without padding, on the CPU: T B tensors `[n, D]`, not to be written to.
+
+        Row b of task t is number t B + b.
+        """
+        lengths = tokens.mask.sum(-1).clamp(min=1).flatten().tolist()
+        ids, segments = _flat(tokens.ids), _flat(tokens.segments)
+        keys = list(_keys(ids, segments, lengths))
+        found = self.store.get(keys)
+        fresh: dict[bytes, Tensor] = {}
+        for row, (key, length) in enumerate(zip(keys, lengths, strict=True)):
+            if key not in found:
+                cut = None if segments is None else segments[row, :length]
+                found[key] = fresh[key] = self._compute(ids[row, :length], cut)
+        if fresh:
+            self.store.put(fresh)
+        return [found[key] for key in keys]
 
     @contextmanager
     def skipped(self, states: Tensor) -> Iterator[None]:
@@ -89,17 +93,6 @@ class Trunk:
             yield
         finally:
             self._given = None
-
-    def _state(self, ids: Tensor, segments: Tensor | None) -> Tensor:
-        key = (*ids.tolist(), None, *([] if segments is None else segments.tolist()))
-        if key not in self._kept:
-            state = self._compute(ids, segments)
-            size = state.numel() * state.element_size()
-            if self.bytes + size > self.limit:
-                return state
-            self.bytes += size
-            self._kept[key] = state
-        return self._kept[key]
 
     @torch.no_grad()
     def _compute(self, ids: Tensor, segments: Tensor | None) -> Tensor:
@@ -111,7 +104,7 @@ class Trunk:
         try:
             self._run(ids[None], mask, None if segments is None else segments[None])
         except _Reached as reached:
-            return reached.states[0].clone()
+            return reached.states[0].clone().cpu()
         finally:
             hook.remove()
         raise AssertionError("the forward has not come to its layer")
@@ -123,3 +116,37 @@ class Trunk:
         if index == 0:
             return self._given
         return args[0] if args else kwargs["hidden_states"]
+
+
+def trunk_below(backbone: Backbone, names: list[str], run: Run, keep: Keep) -> Trunk | None:
+    """The layers below the first one that carries a value; None where there are none.
+
+    Args:
+        backbone: The frozen model, with its adapter.
+        names: Full names of the adapter's values.
+        run: One forward of the model.
+        keep: How much is kept.
+    """
+    where = [layer_of(name) for name in names]
+    below = 0 if not where or None in where else min(index or 0 for index in where)
+    if not below:
+        return None
+    store = Store(keep, partial(fingerprint, backbone, below))
+    return Trunk(layers_of(backbone), below, run, store)
+
+
+@overload
+def _flat(tensor: Tensor) -> Tensor: ...
+@overload
+def _flat(tensor: None) -> None: ...
+def _flat(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.flatten(0, 1)
+
+
+def _keys(ids: Tensor, segments: Tensor | None, lengths: list[int]) -> Iterator[bytes]:
+    """What tells texts apart: their ids, and their segments where the model has such."""
+    words = ids.cpu().numpy()
+    types = None if segments is None else segments.cpu().numpy()
+    for row, length in enumerate(lengths):
+        kinds = b"" if types is None else b"," + types[row, :length].tobytes()
+        yield words[row, :length].tobytes() + kinds

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from meta_models.model import item_labels
 from meta_models.params import Params
+from metalearn.distributed import ALONE, World
 from metalearn.learner import Learner, in_passes
 from metalearn.statistics import macro_f1
 from tasks.episode import IGNORE, Batch, Episode
@@ -58,6 +59,7 @@ def evaluate(
     *,
     curve: bool = True,
     progress: Callable[[int], None] = lambda tasks: None,
+    world: World = ALONE,
 ) -> Judged:
     """Judge a learner on tasks.
 
@@ -67,21 +69,40 @@ def evaluate(
         episodes: Tasks, some at a time.
         curve: Judge support and query after every step; else the query after the last step only.
         progress: Called with the number of tasks done.
+        world: The processes that share the passes; each of them gets what all have seen.
     """
-    judged = Judged()
+    seen = []
+    done = passes = 0
     for episode in episodes:
         for part in in_passes(episode, learner.tasks_per_pass):
-            began = time.perf_counter()
-            path = learner.adapt(state, part.support)
-            judged.seconds += time.perf_counter() - began
-            for step in range(len(path)) if curve else [len(path) - 1]:
-                for split in ("support", "query") if curve else ("query",):
-                    batch = getattr(part, split)
-                    outputs = learner.predict(path[step], batch).cpu()
-                    batch = batch.map(lambda tensor: tensor.cpu())
-                    _judge(judged, part.index, split, step, outputs, batch)
-            judged.tasks += part.tasks
-        progress(judged.tasks)
+            # Whole passes are shared: what a task computes depends in the last bits on the others.
+            if passes % world.size == world.rank:
+                seen.append(_pass(learner, state, part, curve))
+            passes += 1
+            done += part.tasks
+        progress(done)
+    shares = world.gather(seen)
+    judged = Judged()
+    for number in range(passes):
+        one = shares[number % world.size][number // world.size]
+        judged.scores += one.scores
+        judged.predictions += one.predictions
+        judged.seconds += one.seconds
+        judged.tasks += one.tasks
+    return judged
+
+
+def _pass(learner: Learner, state: Params, part: Episode, curve: bool) -> Judged:
+    """What is seen in one pass."""
+    began = time.perf_counter()
+    path = learner.adapt(state, part.support)
+    judged = Judged(seconds=time.perf_counter() - began, tasks=part.tasks)
+    for step in range(len(path)) if curve else [len(path) - 1]:
+        for split in ("support", "query") if curve else ("query",):
+            batch = getattr(part, split)
+            outputs = learner.predict(path[step], batch).cpu()
+            batch = batch.map(lambda tensor: tensor.cpu())
+            _judge(judged, part.index, split, step, outputs, batch)
     return judged
 
 
@@ -144,17 +165,20 @@ def _judge_values(
         )
 
 
-def validation_score(learner: Learner, episodes: Sequence[Episode]) -> Callable[[Params], float]:
+def validation_score(
+    learner: Learner, episodes: Sequence[Episode], world: World = ALONE
+) -> Callable[[Params], float]:
     """Score of a state for early stopping: mean query accuracy (minus the loss for values).
 
     Args:
         learner: The learner in training.
         episodes: Tasks of the validation split, the same every time.
+        world: The processes that share them; all get the same score.
     """
 
     def score(state: Params) -> float:
         with torch.no_grad():
-            judged = evaluate(learner, state, episodes, curve=False)
+            judged = evaluate(learner, state, episodes, curve=False, world=world)
         if episodes[0].query.kind == "value":
             return -float(judged.final("loss").mean())
         return float(judged.final("accuracy").mean())

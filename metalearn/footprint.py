@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry
 from metalearn.allocators import Allocator, Blocks
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
+_EQUAL = torch.ops.aten.equal.default
 _COPY = torch.ops.aten._to_copy.default
 
 
@@ -32,7 +33,7 @@ class Footprint(TorchDispatchMode):
 
     Tensors that were there before are not counted.  An operation that meets only real tensors
     (token ids, masks) is done; one that meets a tensor without memory has a result without.  A
-    number read from such a tensor is 1.
+    number read from such a tensor is 1, and two of them are equal.
 
     Args:
         allocator: Says what the tensors take; None: their bytes.
@@ -76,6 +77,8 @@ class Footprint(TorchDispatchMode):
         if shapes_only:
             if func is _ITEM:
                 return 1.0
+            if func is _EQUAL:
+                return True
             if func is _COPY and (to := kwargs.get("device")) is not None and to.type != "meta":
                 return torch.ones(given[0].shape, device=to, dtype=kwargs.get("dtype"))
             if not all(x.is_meta for x in given):

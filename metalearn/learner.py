@@ -28,11 +28,14 @@ class Learner(ABC):
     Attributes:
         trains: Whether there is something to meta-train.
         random: Whether its state depends on the seed.
+        coupled: Why the meta-gradient of several tasks is not the mean of those of each one, so
+            that tasks cannot be shared out among processes; empty: it is.
         tasks_per_pass: Tasks that `adapt` and `meta_gradient` work on at once.
     """
 
     trains: bool = True
     random: bool = True
+    coupled: str = ""
     tasks_per_pass: int = 4
 
     @abstractmethod

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from meta_models.params import Params, norm
+from metalearn.distributed import ALONE, World, meta_gradient, refuse_coupled
 from metalearn.learner import Learner, Metrics
 from tasks.curriculum import Curriculum
 from tasks.episode import Episode
@@ -81,6 +82,10 @@ class MetaTraining:
         generator: Draws the initial state.
         curriculum: Chooses the tasks of `episodes`; it learns from their losses, and what it has
             learned is part of a snapshot.  Then a step is a function of what was before it.
+        world: The processes that share the tasks of every step; all of them make the same object.
+
+    Raises:
+        ModelError: If there are several processes, and the tasks of the learner cannot be shared.
 
     Attributes:
         state: Meta-parameters after `step` meta-steps.
@@ -96,20 +101,33 @@ class MetaTraining:
         loop: OuterLoop,
         generator: torch.Generator,
         curriculum: Curriculum | None = None,
+        world: World = ALONE,
     ) -> None:
+        refuse_coupled(learner, type(learner).__name__, world)
         self.learner = learner
         self.loop = loop
         self.step = 0
-        self.state = {n: v.clone() for n, v in learner.init(generator).items()}
+        self.state = {
+            name: value.clone(memory_format=torch.contiguous_format)
+            for name, value in learner.init(generator).items()
+        }
         self.best = {n: v.clone() for n, v in self.state.items()}
         self.best_score = -math.inf
         self.best_step = 0
         self._episodes = episodes
         self._validate = validate
         self._curriculum = curriculum
+        self._world = world
         self._stale = 0
+        self._slopes = {name: torch.empty_like(value) for name, value in self.state.items()}
         self._optimizer = torch.optim.AdamW(
-            self.state.values(), lr=loop.rate, weight_decay=loop.weight_decay
+            # Fused: all values in one call; one by one they would cost as much as a small model.
+            # On a CPU it takes values and gradients by their place in memory, whatever their
+            # strides: both are contiguous here.
+            self.state.values(),
+            lr=loop.rate,
+            weight_decay=loop.weight_decay,
+            fused=True,
         )
 
     @property
@@ -134,25 +152,25 @@ class MetaTraining:
         if self.step == 0:
             figures |= self._score()
         episode = self._episodes(self.step)
-        gradient, metrics = self.learner.meta_gradient(
-            self.state, episode, self.step / self.loop.steps
+        gradient, metrics = meta_gradient(
+            self.learner, self.state, episode, self.step / self.loop.steps, self._world
         )
         losses = metrics.pop("losses", None)
         if self._curriculum is not None and losses is None:
             name = type(self.learner).__name__
             raise TypeError(f"{name} gives no losses of single tasks for a curriculum")
-        size = norm(gradient)
-        if not (math.isfinite(metrics["loss"]) and bool(size.isfinite())):
+        size = float(norm(gradient))
+        if not (math.isfinite(metrics["loss"]) and math.isfinite(size)):
             raise NonFiniteLoss(
-                f"loss {metrics['loss']}, meta-gradient norm {float(size)} at meta-step "
+                f"loss {metrics['loss']}, meta-gradient norm {size} at meta-step "
                 f"{self.step + 1}; the state before it is kept: lower inner.rate or outer.rate"
             )
         rate = self.loop.rate_at(self.step)
-        shrink = min(1.0, self.loop.clip / (float(size) + 1e-12)) if self.loop.clip > 0 else 1.0
+        shrink = min(1.0, self.loop.clip / (size + 1e-12)) if self.loop.clip > 0 else 1.0
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         for name, value in self.state.items():
-            value.grad = gradient[name] * shrink
+            value.grad = torch.mul(gradient[name], shrink, out=self._slopes[name])
         self._optimizer.step()
         if self._curriculum is not None:
             figures["task_score"] = self._curriculum.observe(episode.index, losses)
@@ -160,7 +178,7 @@ class MetaTraining:
         if self.step % self.loop.validate_every == 0 or self.step == self.loop.steps:
             figures |= self._score()
         seconds = time.perf_counter() - began
-        return metrics | {"gradient_norm": float(size), "rate": rate, "seconds": seconds} | figures
+        return metrics | {"gradient_norm": size, "rate": rate, "seconds": seconds} | figures
 
     def _score(self) -> Metrics:
         """Validate the state; keep it if it is the best so far."""
@@ -197,9 +215,10 @@ class MetaTraining:
         """Go back to a snapshot."""
         for name, value in self.state.items():
             value.detach().copy_(tensors[f"state/{name}"])
-            self.best[name] = tensors[f"best/{name}"].clone()
+            self.best[name] = tensors[f"best/{name}"].to(value, copy=True)
             self._optimizer.state[value] = {
-                key.split("/", 2)[1]: item.clone()
+                # AdamW counts its steps on the CPU, wherever the values are.
+                key.split("/", 2)[1]: item.to(value.device if item.dim() else "cpu", copy=True)
                 for key, item in tensors.items()
                 if key.startswith("optimizer/") and key.split("/", 2)[2] == name
             }

@@ -10,14 +10,17 @@ tasks of a meta-batch: `class_mask` and `example_mask` say what is real.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from tasks.randomness import uniforms
 
 LabelKind = Literal["class", "token", "sequence", "value"]
 SplitName = Literal["train", "valid", "test"]
@@ -139,12 +142,11 @@ class Batch:
         """Apply `function` to every tensor: `batch.map(lambda x: x.to(device))`."""
         return _map(self, function)
 
-    def select(self, start: int, stop: int) -> Self:
-        """The tasks `start..stop`; the task axis stays, widths are not trimmed."""
-        part = self.map(lambda tensor: tensor[start:stop])
-        return replace(
-            part, source=self.source[start:stop], label_names=self.label_names[start:stop]
-        )
+    def select(self, start: int, stop: int, step: int = 1) -> Self:
+        """The tasks `start..stop`, or every `step`-th; the task axis stays, widths stay too."""
+        some = slice(start, stop, step)
+        part = self.map(lambda tensor: tensor[some])
+        return replace(part, source=self.source[some], label_names=self.label_names[some])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +172,26 @@ class Episode:
         """Apply `function` to every tensor of support and query."""
         return replace(self, support=self.support.map(function), query=self.query.map(function))
 
-    def select(self, start: int, stop: int) -> Self:
-        """The tasks `start..stop`."""
+    def select(self, start: int, stop: int, step: int = 1) -> Self:
+        """The tasks `start..stop`, or every `step`-th of them."""
         return replace(
             self,
-            index=self.index[start:stop],
-            support=self.support.select(start, stop),
-            query=self.query.select(start, stop),
+            index=self.index[start:stop:step],
+            support=self.support.select(start, stop, step),
+            query=self.query.select(start, stop, step),
         )
+
+
+def tensors(value: Episode | Batch | Tokens, prefix: str = "") -> dict[str, Tensor]:
+    """Every tensor by its place ("support.tokens.ids"), in the order in which `map` meets them."""
+    found: dict[str, Tensor] = {}
+    for name in value.__slots__:
+        item = getattr(value, name)
+        if isinstance(item, Tensor):
+            found[prefix + name] = item
+        elif isinstance(item, (Batch, Tokens)):
+            found |= tensors(item, f"{prefix}{name}.")
+    return found
 
 
 def _map(value, function):
@@ -241,10 +255,10 @@ class TaskFamily(ABC):
         self,
         split: SplitName,
         shape: EpisodeShape,
-        randoms: Iterable[np.random.Generator],
+        numbers: Callable[[int], np.ndarray],
         indices: Sequence[int],
     ) -> Episode | None:
-        """The tasks that `draw` makes of each generator, at once and as tensors.
+        """The tasks that `draw` makes of the stream's generators, at once and as tensors.
 
         A family whose tasks are numbers may answer; the episode is then the one that collating
         the tasks gives, bit for bit.  None: the tasks have to be drawn and collated.
@@ -252,7 +266,7 @@ class TaskFamily(ABC):
         Args:
             split: The split.
             shape: What a task looks like.
-            randoms: A generator a task.
+            numbers: The first n uniform numbers `[T, n]` of each task's generator, by n.
             indices: Position of each task in its stream.
 
         Raises:
@@ -284,7 +298,8 @@ class TaskStream:
 
     def task(self, index: int) -> Task:
         """Task `index` of the stream."""
-        return self.family.draw(self.split, self.shape, self._random(index))
+        random = np.random.default_rng((*self._key, index))
+        return self.family.draw(self.split, self.shape, random)
 
     def tasks(self, indices: Sequence[int]) -> list[Task]:
         """The tasks at `indices`."""
@@ -292,12 +307,13 @@ class TaskStream:
 
     def episode(self, indices: Sequence[int]) -> Episode | None:
         """The tasks at `indices` as tensors, where the family draws them as such."""
-        return self.family.draw_episode(self.split, self.shape, map(self._random, indices), indices)
+        numbers = partial(uniforms, self._key, indices)
+        return self.family.draw_episode(self.split, self.shape, numbers, indices)
 
-    def _random(self, index: int) -> np.random.Generator:
+    @property
+    def _key(self) -> tuple[int, int]:
         # The split is part of the key, so that validation never replays the draws of training.
-        key = (self.seed, ("train", "valid", "test").index(self.split), index)
-        return np.random.default_rng(key)
+        return self.seed, ("train", "valid", "test").index(self.split)
 
 
 def union(first: Batch, second: Batch) -> Batch:

@@ -1,6 +1,6 @@
 """Fixtures for all tests: the folder of real data, tiny language models and tiny tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,14 @@ OPTIONS = {
     "prefix_tuning": {"num_virtual_tokens": 2},
 }
 CLASSES = ("refund", "cards", "late_post", "hello", "zoo", "unit")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache folder is no place for what tests keep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,8 @@ class EvolutionStrategies(Learner):
         ValueError: If sigma is not positive or there is no pair.
     """
 
+    coupled = "its noise is drawn by all tasks of a meta-step"
+
     def __init__(
         self,
         model: Model,

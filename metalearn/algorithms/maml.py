@@ -49,9 +49,10 @@ from torch import Tensor
 from meta_models.features import FeatureStore
 from meta_models.model import Model
 from meta_models.params import Params, gradients, leaves, pick, stack
+from metalearn.compiled import Compiler
 from metalearn.inner.loop import InnerLoop, inner_loop
-from metalearn.learner import Learner, Metrics, add, in_passes, mean_metrics
-from tasks.episode import Batch, Episode
+from metalearn.learner import Learner, Metrics, add, in_passes
+from tasks.episode import Batch, Episode, tensors
 
 
 class MAML(Learner):
@@ -66,6 +67,9 @@ class MAML(Learner):
             of the meta-training; None: the loss after the last step alone.
         clamp: Largest entry of the meta-gradient of a single task; 0: no limit.
         tasks_per_pass: Tasks whose inner graph is held at once; 1 runs them without vmap.
+
+    Attributes:
+        compiler: Compiles the meta-gradient; None: it is run as it stands.
 
     Example:
         >>> from meta_models.mlp import MLP
@@ -94,6 +98,7 @@ class MAML(Learner):
         self.tasks_per_pass = tasks_per_pass if model.batched else 1
         # Where only the head adapts, the features of a record are the same in every task and step.
         self._store = None if loop.encodes(model) else FeatureStore(model)
+        self.compiler: Compiler | None = None
 
     def init(self, generator: torch.Generator) -> Params:
         state = self.model.init(generator)
@@ -110,34 +115,83 @@ class MAML(Learner):
     def meta_gradient(
         self, state: Params, episode: Episode, progress: float = 1.0
     ) -> tuple[Params, Metrics]:
-        total: Params = {}
-        metrics = []
         exact = self.order == 2 and progress >= self.first_order_until
         weights = self.query_weights(progress) if self.query_weights else _last(self.loop.steps)
+        total: Params = {}
+        losses = []
         for part in in_passes(episode, self.tasks_per_pass):
-            theta = leaves(state)
-            meta = stack(theta, part.tasks)
-            phi = self.model.start(meta, part.support)
-            graph = "second" if exact else "first"
-            path = inner_loop(self.model, phi, part.support, self.loop, graph=graph, meta=meta)
-            # 1/T sum_t sum_s w_s L_query(phi_s(theta)), where w is 1 at s = S and else 0 in MAML
-            losses = [
-                weight * self.model.loss(values, part.query)
-                for weight, values in zip(weights, path, strict=True)
-                if weight
-            ]
-            loss_T = torch.stack(losses).sum(0)
-            loss = loss_T.sum() / episode.tasks
-            if self.clamp:
-                limit = self.clamp / episode.tasks
-                slope = gradients(loss, meta)  # [T, ...]: of each task by itself
-                gradient = {n: g.clamp(-limit, limit).sum(0) for n, g in slope.items()}
-            else:
-                gradient = gradients(loss, theta)
+            gradient, loss_T = self._pass(state, part, weights, exact, episode.tasks)
             total = add(total, gradient)
-            figure = loss.item() * episode.tasks / part.tasks
-            metrics.append((part.tasks, {"loss": figure, "losses": loss_T.tolist()}))
-        return total, mean_metrics(metrics)
+            losses.append(loss_T)
+        # The one wait for the device, after all passes.
+        figures = torch.cat(losses).tolist()
+        return total, {"loss": sum(figures) / episode.tasks, "losses": figures}
+
+    def _pass(
+        self, state: Params, part: Episode, weights: Sequence[float], exact: bool, tasks: int
+    ) -> tuple[Params, Tensor]:
+        """`_gradient`, compiled where there is a compiler."""
+        used = tuple(step for step, weight in enumerate(weights) if weight)
+        weight = torch.tensor([weights[step] for step in used], device=part.support.ids.device)
+        if self.compiler is None:
+            return self._gradient(state, part, used, weight, exact, tasks)
+        names, batches = list(state), tensors(part)
+
+        def flat(*inputs: Tensor) -> tuple[Tensor, ...]:
+            theta = dict(zip(names, inputs, strict=False))
+            rest = iter(inputs[len(names) + 1 :])
+            episode = part.map(lambda _: next(rest))
+            gradient, loss_T = self._gradient(
+                theta, episode, used, inputs[len(names)], exact, tasks
+            )
+            return (*(gradient[name] for name in names), loss_T)
+
+        key = (*names, *batches, part.support.kind, used, exact, tasks)
+        inputs = [*state.values(), weight, *batches.values()]
+        *gradient, loss_T = self.compiler(key, flat, inputs)
+        return dict(zip(names, gradient, strict=True)), loss_T
+
+    def _gradient(
+        self,
+        state: Params,
+        part: Episode,
+        used: Sequence[int],
+        weight: Tensor,
+        exact: bool,
+        tasks: int,
+    ) -> tuple[Params, Tensor]:
+        """Gradient of some tasks' share of the mean loss over `tasks` tasks, and their losses.
+
+        Args:
+            state: Meta-parameters.
+            part: Support and query of some of the tasks.
+            used: Steps whose query losses have a weight.
+            weight: Their weights.
+            exact: Second order.
+            tasks: T, tasks of the whole meta-step.
+        """
+        theta = leaves(state)
+        meta = stack(theta, part.tasks)
+        # Features that nothing is learned about are the same in every meta-step.
+        store = None if pick(theta, self.model.encoder) else self._store
+        support, query = (_kept(self.model, store, meta, b) for b in (part.support, part.query))
+        phi = self.model.start(meta, part.support, support)
+        graph = "second" if exact else "first"
+        path = inner_loop(
+            self.model, phi, part.support, self.loop, graph=graph, meta=meta, features=support
+        )
+        # 1/T sum_t sum_s w_s L_query(phi_s(theta)), where w is 1 at s = S and else 0 in MAML
+        losses = [
+            w * self.model.loss(path[s], part.query, query)
+            for s, w in zip(used, weight, strict=True)
+        ]
+        loss_T = torch.stack(losses).sum(0)
+        loss = loss_T.sum() / tasks
+        if not self.clamp:
+            return gradients(loss, theta), loss_T.detach()
+        limit = self.clamp / tasks
+        slope = gradients(loss, meta)  # [T, ...]: of each task by itself
+        return {n: g.clamp(-limit, limit).sum(0) for n, g in slope.items()}, loss_T.detach()
 
     def passes(self) -> float:
         return self.loop.passes(self.model)

@@ -66,6 +66,7 @@ class Reptile(Learner):
         self.model = model
         self.loop = loop
         self.epsilon = epsilon
+        self.coupled = "each task starts where the one before it ended" if epsilon else ""
         self.tasks_per_pass = tasks_per_pass if model.batched else 1
 
     def init(self, generator: torch.Generator) -> Params:

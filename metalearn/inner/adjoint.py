@@ -66,7 +66,7 @@ def kept_gradient(
 class _Gradient(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, loss: Loss, count: int, mode: Mode, *inputs: Tensor
+        ctx: Any, loss: Callable[..., Tensor], count: int, mode: Mode, *inputs: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.loss, ctx.count, ctx.mode = loss, count, mode
         ctx.save_for_backward(*inputs)
@@ -115,8 +115,8 @@ def _forward(
     wanted: Sequence[int],
 ) -> Sequence[Tensor | None]:
     with torch.enable_grad(), forward_ad.dual_level():
-        at = [x.detach().requires_grad_(i in wanted) for i, x in enumerate(inputs)]
-        # phi + e v
+        at = [x.detach().contiguous().requires_grad_(i in wanted) for i, x in enumerate(inputs)]
+        # phi + e v; contiguous, as tangents cannot be written into the views of a shared start
         moved = [forward_ad.make_dual(x, d) for x, d in zip(at, v, strict=False)] + at[len(v) :]
         g = torch.autograd.grad(loss(*moved), [at[i] for i in wanted], allow_unused=True)
         return [None if x is None else forward_ad.unpack_dual(x).tangent for x in g]
@@ -140,10 +140,10 @@ def _timed(
     """The product, and from now on the faster way to it on this device."""
     device, seconds, found = v[0].device, {}, {}
     for name in ("reverse", "forward", "forward", "reverse"):  # the first of each warms up
-        torch.accelerator.synchronize(device)
+        _wait(device)
         began = time.perf_counter()
         found[name] = _PRODUCTS[name](loss, inputs, v, wanted)
-        torch.accelerator.synchronize(device)
+        _wait(device)
         seconds[name] = time.perf_counter() - began
     _faster[device.type] = "reverse" if seconds["reverse"] <= seconds["forward"] else "forward"
     _log.info(
@@ -151,3 +151,8 @@ def _timed(
         *(device.type, 1e3 * seconds["reverse"], 1e3 * seconds["forward"], _faster[device.type]),
     )
     return found["reverse"]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

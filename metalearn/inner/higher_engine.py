@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import higher
 import torch
 from torch import Tensor
 
@@ -59,6 +58,8 @@ class Higher(Engine):
             refuse(who, f"has no optimizer {optimizer.__name__}", remedy, "native")
 
     def descend(self, task: Task, loop: InnerLoop) -> list[Params]:
+        import higher  # by those alone who run it
+
         module = SupportLoss(task.loss, task.start)
         tracked = task.graph != "none"
         fast: Any = higher.monkeypatch(module, track_higher_grads=tracked)

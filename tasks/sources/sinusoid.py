@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,7 +69,7 @@ class Sinusoid(TaskFamily):
     def draw(self, split: SplitName, shape: EpisodeShape, random: np.random.Generator) -> Task:
         """One sinusoid with K support and Q query points."""
         _, shots, queries = shape.draw(random)
-        x, y = self._curves(shots, queries, [random])
+        x, y = self._curves(shots, queries, lambda count: random.random((1, count)))
         points = tuple(
             Example(i, inputs=(a,), values=(b,))
             for i, (a, b) in enumerate(zip(x[0].tolist(), y[0].tolist(), strict=True))
@@ -80,7 +80,7 @@ class Sinusoid(TaskFamily):
         self,
         split: SplitName,
         shape: EpisodeShape,
-        randoms: Iterable[np.random.Generator],
+        numbers: Callable[[int], np.ndarray],
         indices: Sequence[int],
     ) -> Episode | None:
         shots = shape.shots
@@ -89,7 +89,7 @@ class Sinusoid(TaskFamily):
             return None
         if min(shots, shape.queries, len(indices)) < 1:
             return None
-        x, y = self._curves(shots, shape.queries, list(randoms))
+        x, y = self._curves(shots, shape.queries, numbers)
         points = [torch.from_numpy(z.astype(np.float32)).unsqueeze(-1) for z in (x, y)]
         ids = torch.arange(x.shape[1]).expand(x.shape)
         support = self._batch(ids[:, :shots], *(z[:, :shots] for z in points))
@@ -97,15 +97,15 @@ class Sinusoid(TaskFamily):
         return Episode(tuple(indices), support, query)
 
     def _curves(
-        self, shots: int, queries: int, randoms: Sequence[np.random.Generator]
+        self, shots: int, queries: int, numbers: Callable[[int], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """x and y `[T, K + Q]` of a sinusoid a generator."""
+        """x and y `[T, K + Q]` of a sinusoid a task."""
         points = shots + queries
         if shots < 0 or queries < 0 or not points:
             raise TaskError(f"{self.name!r}: {shots} shots and {queries} queries make no task")
         ranges = [self.amplitude, self.phase, self.frequency, *[self.inputs] * points]
         low, high = np.array(ranges).T
-        drawn = low + (high - low) * np.stack([random.random(3 + points) for random in randoms])
+        drawn = low + (high - low) * numbers(3 + points)
         amplitude, phase, frequency = drawn[:, :3].T[..., None]
         x = drawn[:, 3:]
         # y = A sin(w x - b)

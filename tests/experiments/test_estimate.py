@@ -144,7 +144,7 @@ def test_no_more_tasks_than_fit_half_of_the_memory(tiny_experiment, monkeypatch)
 
 def test_what_cannot_be_batched_runs_alone_and_is_said_once(tiny_experiment, caplog) -> None:
     experiment = tiny_experiment.override({"adapter.method": "loha", "adapter.options": {"r": 2}})
-    adapters._say_alone.cache_clear()
+    adapters._say_once.cache_clear()
     with caplog.at_level(logging.INFO):
         assert chosen(experiment, tokens=2) == 1
         assert chosen(experiment.override({"head.kind": "slots"}), tokens=2) == 1
@@ -152,10 +152,10 @@ def test_what_cannot_be_batched_runs_alone_and_is_said_once(tiny_experiment, cap
 
 
 def test_the_choice_is_said_once(tiny_experiment, caplog) -> None:
-    passes._say.cache_clear()
+    passes._say_once.cache_clear()
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             chosen(tiny_experiment, tokens=2)
-    assert [r.message for r in caplog.records if "in one pass" in r.message] == [
+    assert [r.getMessage() for r in caplog.records if "in one pass" in r.getMessage()] == [
         "maml: 2 of 2 tasks in one pass"
     ]

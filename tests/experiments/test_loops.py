@@ -63,3 +63,27 @@ def test_gbml_trains_the_transform_asked_for(transform, numbers) -> None:
     of_bias = {n: v for n, v in state.items() if n.startswith("metric.body.bias0")}
     assert [v.numel() for v in of_bias.values()] == [numbers]
     assert all(norm({n: g}) > 0 for n, g in gradient.items() if part(n) == "metric")
+
+
+@pytest.mark.parametrize(
+    ("settings", "compiled"),
+    [
+        ({}, False),  # a hundred steps do not win the compiler's time back
+        ({"outer.steps": 10_000}, True),
+        ({"outer.steps": 10_000, "compile": "off"}, False),
+        ({"outer.steps": 10_000, "episodes.train_shots": (2, 9)}, False),  # a graph a shape
+        ({"compile": "on"}, True),
+        ({"compile": "on", "inner.engine": "higher"}, False),
+    ],
+)
+def test_meta_gradients_are_compiled_where_it_pays_or_is_asked_for(settings, compiled) -> None:
+    made = Workshop(workshop().experiment.override(settings))
+    for name in ("maml", "meta-sgd"):
+        learner = made.learner(name)
+        assert isinstance(learner, MAML) and (learner.compiler is not None) == compiled
+
+
+def test_what_reads_texts_is_not_compiled() -> None:
+    settings = {"backbone.name": "tiny-bert", "outer.steps": 10_000}
+    learner = Workshop(Experiment().override(settings)).learner("maml")
+    assert isinstance(learner, MAML) and learner.compiler is None

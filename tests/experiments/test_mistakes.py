@@ -127,6 +127,7 @@ def test_an_empty_text(refused, tmp_path, text):
         ),
         (["--grids", '{"prototypes": {"inner.rate": []}}'], "no values for inner.rate"),
         (["--backbone.name", "mlp"], "mlp"),
+        (["--compile", "on"], "lengths of the texts"),
         (["--family.source", "sinusoid"], "use --backbone.name mlp"),
     ],
 )

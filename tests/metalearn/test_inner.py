@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,8 +90,9 @@ def state_of(made: MAML, generic: Callable[..., Params]) -> Params:
 )
 @pytest.mark.parametrize("learned", [None, LearnedRates(), LearnedRates("tensor", 4)])
 @pytest.mark.parametrize("parts", [("adapter", "head"), ("head",), ("adapter",)])
+@pytest.mark.parametrize("way", ["reverse", "forward"])
 def test_the_adjoint_gradient_is_the_unrolled_one(
-    head, optimizer, learned, parts, language_model, make_episode, generic
+    head, optimizer, learned, parts, way, language_model, make_episode, generic
 ) -> None:
     """For every meta-parameter, with a query loss after each step, adapted or not."""
     rates = {name: LOOP.rates[name] for name in parts}
@@ -98,7 +100,7 @@ def test_the_adjoint_gradient_is_the_unrolled_one(
     weights = {"query_weights": lambda progress: (0.1, 0.2, 0.0, 0.3, 0.4)}
     model, episode = language_model(head=head), make_episode()
     unrolled = MAML(model, loop, **weights)
-    adjoint = MAML(model, replace(loop, gradient="adjoint"), **weights)
+    adjoint = MAML(model, replace(loop, gradient="adjoint", adjoint=way), **weights)
     state = state_of(unrolled, generic)
 
     expected = gradient_of(unrolled, state, episode)
@@ -107,6 +109,22 @@ def test_the_adjoint_gradient_is_the_unrolled_one(
     assert found.keys() == expected.keys() == state.keys()
     for key, value in expected.items():
         assert torch.allclose(found[key], value, rtol=1e-9, atol=1e-12), key
+
+
+def test_an_unknown_device_is_timed_once_and_the_log_says_what_is_faster(
+    language_model, make_episode, generic, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("metalearn.inner.adjoint._faster", {})
+    model, episode = language_model(), make_episode()
+    made = MAML(model, replace(LOOP, gradient="adjoint"))
+    state = state_of(made, generic)
+    with caplog.at_level(logging.INFO):
+        found = gradient_of(made, state, episode)
+    expected = gradient_of(MAML(model, LOOP), state, episode)
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=1e-9, atol=1e-12), key
+    said = [r.message for r in caplog.records if r.message.startswith("adjoint on cpu")]
+    assert len(said) == 1 and "from now on" in said[0]
 
 
 def test_the_adjoint_keeps_no_graph_of_the_steps(language_model, make_episode, generic) -> None:

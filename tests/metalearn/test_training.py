@@ -282,3 +282,22 @@ def test_the_generator_decides_the_start_and_the_learner_keeps_its_own() -> None
 
     assert all(torch.equal(run.state[n], fresh[n]) for n in fresh)
     assert all(torch.equal(run.state[n], same.state[n]) for n in fresh)
+
+
+def test_the_outer_step_does_not_depend_on_strides() -> None:
+    """The fused optimizer looks at memory alone."""
+
+    class Turned(Scripted):
+        def init(self, generator: torch.Generator) -> Params:
+            return {"a": torch.randn(2, 3, generator=generator).mT}
+
+    slope = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]])
+    for gradient in (slope, slope.mT.contiguous().mT):
+        learner = Turned(lambda step, g=gradient: ({"a": g}, 1.0))
+        generator = torch.Generator().manual_seed(0)
+        loop = OuterLoop(steps=1, warmup=0, rate=0.1, schedule="constant", clip=0.0)
+        trained = MetaTraining(learner, episode_of, None, loop, generator)
+        before = trained.state["a"].clone()
+        trained.take_step()
+        # The first step of Adam is as long as its rate, against the sign of the gradient.
+        torch.testing.assert_close(trained.state["a"], before - 0.1 * slope)
