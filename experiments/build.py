@@ -112,7 +112,8 @@ def build_model(
         quantize=backbone.quantize,
     )
     folder = None if backbone.trunk_folder is None else Path(backbone.trunk_folder)
-    keep = Keep(backbone.trunk_memory, backbone.trunk_disk, folder)
+    bare = torch.device(device).type == "meta"  # its states are none to keep on disk
+    keep = Keep(backbone.trunk_memory, 0.0 if bare else backbone.trunk_disk, folder)
     installed = Adapter(frozen, adapter.method, adapter.options, adapter.layers, keep)
     # A finished run is read by one process, which needs all of the layers.
     sharded = backbone.shard and torch.distributed.is_initialized()
@@ -126,6 +127,7 @@ def build_model(
         context=context,
         keep_trunk=backbone.keep_trunk and not sharded,
         layout=backbone.layout,
+        checkpoint=backbone.checkpoint,
     )
 
 
@@ -135,14 +137,19 @@ class Workshop:
     Args:
         experiment: The variant's settings, with `family.fold` set.
         kept: Objects made for other variants, shared where their settings agree.
+        weights: Whether models have their weights; without, they are made from configurations
+            alone, on the meta device: sizes can be asked of them, and nothing else.
 
     Attributes:
         frozen: Whether every choice is made: test tasks are refused before.
     """
 
-    def __init__(self, experiment: Experiment, kept: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, kept: dict[str, Any] | None = None, weights: bool = True
+    ) -> None:
         self.experiment = experiment
         self.frozen = False
+        self.weights = weights
         self._kept = {} if kept is None else kept
 
     def _share(self, make: Callable[[], Made], *settings: Settings | str) -> Made:
@@ -155,6 +162,10 @@ class Workshop:
     def device(self) -> torch.device:
         """Where models and tasks are."""
         return find_device(self.experiment.device)
+
+    @property
+    def _place(self) -> torch.device:
+        return self.device if self.weights else torch.device("meta")
 
     @property
     def family(self) -> TaskFamily:
@@ -213,8 +224,8 @@ class Workshop:
     def _mlp(self, context: int = 0) -> MLP:
         weights = self.experiment.backbone.weights
         return self._share(
-            lambda: MLP(context=context, weights=weights, device=self.device),
-            *("mlp", str(context), weights, str(self.device)),
+            lambda: MLP(context=context, weights=weights, device=self._place),
+            *("mlp", str(context), weights, str(self._place)),
         )
 
     def _language_model(
@@ -224,8 +235,8 @@ class Workshop:
         if backbone.name == "mlp":
             raise UserError("the mlp has no text features; choose a language model as backbone")
         return self._share(
-            lambda: build_model(backbone, adapter, head, context, self.device),
-            *("model", backbone, adapter, head, str(context), str(self.device)),
+            lambda: build_model(backbone, adapter, head, context, self._place),
+            *("model", backbone, adapter, head, str(context), str(self._place)),
         )
 
     def stream(self, split: SplitName, shots: int, seed: int) -> TaskStream:
@@ -243,7 +254,8 @@ class Workshop:
     def episode(self, stream: TaskStream | AugmentedStream, indices: Sequence[int]) -> Episode:
         """Some tasks of a stream as tensors."""
         drawn = stream.episode(indices) or self.collator.collate(stream.tasks(indices), indices)
-        return drawn if self.device.type == "cpu" else drawn.map(lambda x: x.to(self.device))
+        stays = self.device.type == "cpu" or not self.weights
+        return drawn if stays else drawn.map(lambda x: x.to(self.device))
 
     def training_stream(self, shots: int, seed: int) -> TaskStream:
         """The training tasks; `shots` 0: drawn from `episodes.train_shots` for every task."""
@@ -282,10 +294,11 @@ class Workshop:
         if name not in LEARNERS:
             raise UserError(f"no learner {name}{nearest(name, LEARNERS) or '; see metalearn list'}")
         learner = LEARNERS[name](self)
-        learner.tasks_per_pass = min(
-            learner.tasks_per_pass, max(1, self.experiment.inner.tasks_per_pass)
-        )
-        if isinstance(learner, MAML) and learner.loop.engine is None and self._compiles:
+        wanted = self.experiment.inner.tasks_per_pass
+        if wanted != "auto":
+            learner.tasks_per_pass = min(learner.tasks_per_pass, wanted)
+        compiles = self._compiles and self.weights
+        if isinstance(learner, MAML) and learner.loop.engine is None and compiles:
             learner.compiler = Compiler(f"the meta-gradient of {name}")
         return learner
 

@@ -12,9 +12,12 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from experiments.errors import LostRank, RankError, UserError, nearest
+
+if TYPE_CHECKING:
+    from experiments.config import Experiment
 
 RUNS = Path("runs")
 """Where new run folders go."""
@@ -94,6 +97,8 @@ def _dispatch(words: list[str]) -> int:
         _train(words[1:])
     elif words[0] == "evaluate":
         _evaluate(words[1:])
+    elif words[0] == "estimate":
+        _estimate(words[1:])
     else:
         arguments = parser.parse_args(words)
         return arguments.handle(arguments) or 0
@@ -118,9 +123,10 @@ def _parser() -> _Parser:
         return command
 
     add("list", _list)
-    # For the list of commands only: these two are dispatched before.
+    # For the list of commands only: these are dispatched before.
     commands.add_parser("train", help=COMMANDS["train"])
     commands.add_parser("evaluate", help=COMMANDS["evaluate"])
+    commands.add_parser("estimate", help=COMMANDS["estimate"])
 
     adapt = add("adapt", _adapt)
     adapt.add_argument("run", type=Path, metavar="RUN", help="run folder")
@@ -157,6 +163,7 @@ COMMANDS = {
     "list": "show families, backbones, adapters, learners and experiments",
     "train": "meta-train and compare the learners of an experiment",
     "evaluate": "evaluate runs or experiments on the same tasks, in one table",
+    "estimate": "predict memory and operations of a meta-step, and what fits a card",
     "adapt": "turn a few examples into a PEFT adapter",
     "predict": "label texts with an adapted model",
     "reproduce": "measure a published result and judge it by its band",
@@ -203,14 +210,10 @@ def _train(words: list[str]) -> None:
     options.add_argument("--resume", nargs="?", type=Path, const=True)
     given, settings = options.parse_known_args(rest)
 
-    from experiments import catalog
     from experiments.folder import CONFIG, load_experiment
     from experiments.settings import parse
 
-    if name not in catalog.EXPERIMENTS:
-        hint = nearest(name, catalog.EXPERIMENTS) or "; see metalearn list"
-        raise UserError(f"no experiment {name}{hint}")
-    default = catalog.EXPERIMENTS[name]
+    default = _experiment(name)
     about = f"{default.description}\n\nAlso: --run-dir DIR (run folder), --resume [DIR]."
     command = f"metalearn train {name}"
     experiment = parse(default, settings, command, about)
@@ -235,6 +238,15 @@ def _train(words: list[str]) -> None:
     path = run(experiment, folder, bool(given.resume))
     if not _rank():
         print(path)
+
+
+def _experiment(name: str) -> Experiment:
+    from experiments import catalog
+
+    if name not in catalog.EXPERIMENTS:
+        hint = nearest(name, catalog.EXPERIMENTS) or "; see metalearn list"
+        raise UserError(f"no experiment {name}{hint}")
+    return catalog.EXPERIMENTS[name]
 
 
 def _newest(name: str) -> Path:
@@ -273,6 +285,44 @@ def _evaluate(words: list[str]) -> None:
     from experiments.evaluate import evaluate
 
     print(evaluate(words[:first], settings, given.run_dir))
+
+
+ESTIMATE_USAGE = """usage: metalearn estimate NAME [--learner LEARNER] [--card SIZE] [--tokens L]
+                          [--rate R] [--SETTING VALUE ...]
+
+  NAME          experiment of the catalog, see `metalearn list`
+  --learner     which learner (default: the last of the experiment that trains)
+  --card SIZE   memory of an accelerator, 24GB say: also shows which settings would fit it
+  --tokens L    texts of L tokens each (default: the texts of the experiment)
+  --rate R      10^12 operations a second of the device: also shows seconds
+
+Settings are those of `metalearn train NAME --help`. The backbone is not loaded: the folder of a
+configuration, a config.json or a hub name will do, of a model of any size."""
+
+
+def _estimate(words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        print(ESTIMATE_USAGE)
+        return
+    if not words:
+        raise UserError("estimate needs the name of an experiment; see metalearn list")
+    name, rest = words[0], words[1:]
+    options = _Parser(prog=f"metalearn estimate {name}", add_help=False, allow_abbrev=False)
+    options.add_argument("--learner", default="")
+    options.add_argument("--card")
+    options.add_argument("--tokens", type=int)
+    options.add_argument("--rate", type=float)
+    given, settings = options.parse_known_args(rest)
+
+    from experiments.settings import parse
+
+    experiment = parse(_experiment(name), settings, f"metalearn estimate {name}", "")
+
+    from experiments.cards import tell
+
+    told = tell(experiment, given.learner, card=given.card, tokens=given.tokens, rate=given.rate)
+    for line in told:
+        print(line, flush=True)
 
 
 def _adapt(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ Every field is a command-line option (`--inner.rate 0.1`) and its description is
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -118,6 +118,10 @@ class BackboneSettings(Settings):
     shard: bool = False
     """Divide the frozen layers among the processes of torchrun (FSDP2); first order only, and
     nothing below the first adapter is kept."""
+    checkpoint: bool = False
+    """Keep no activations but the inputs of layers, and compute the rest again for each gradient,
+    of first and of second order: less memory for more time, the same gradients.  Where several
+    tasks share a pass, the whole backbone counts as one layer."""
     weights: Literal["he", "small", "uniform"] = "he"
     """Weights of an mlp before training: normal of variance 2 / inputs; normal of deviation 0.01;
     uniform within 1 / sqrt(inputs), biases too."""
@@ -199,8 +203,9 @@ class InnerSettings(Settings):
     """Largest entry of the meta-gradient of a single task in cavia; 0: no limit."""
     epsilon: float = Field(default=0.1, gt=0, le=1)
     """Fraction of the way that reptile-serial goes after each task."""
-    tasks_per_pass: int = Field(default=4, ge=1)
-    """Tasks that go through one batched pass and whose graph is held at once; 1: one at a time."""
+    tasks_per_pass: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Tasks that go through one batched pass and whose graph is held at once; 1: one at a time;
+    auto: as many as keep the device busy and fit half of its memory."""
 
 
 class OuterSettings(Settings):

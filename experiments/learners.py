@@ -34,8 +34,13 @@ if TYPE_CHECKING:
     from experiments.build import Workshop
 
 
+AT_ONCE = 4
+"""Tasks that go through a pass without a graph where the settings say "auto"."""
+
+
 def _passes(workshop: Workshop) -> int:
-    return workshop.experiment.inner.tasks_per_pass
+    wanted = workshop.experiment.inner.tasks_per_pass
+    return AT_ONCE if wanted == "auto" else wanted
 
 
 def _maml(workshop: Workshop, order: Literal[1, 2], parts: tuple[str, ...] | None = None) -> MAML:

@@ -25,7 +25,7 @@ def build_loop(
 
     Raises:
         ModelError: If the attention has no second derivative or the layers are sharded, and one is
-            needed; or the engine cannot run such a loop.
+            needed; if the engine cannot run such a loop, or checkpointing not such an adjoint.
     """
     inner, backbone = experiment.inner, experiment.backbone
     parts = parts or inner.parts
@@ -35,6 +35,14 @@ def build_loop(
             f"attention {backbone.attention!r} has no second derivative; "
             "use --backbone.attention eager, or --inner.order 1"
         )
+    adjoint = inner.adjoint
+    if backbone.checkpoint and adjoint != "reverse":
+        if adjoint == "forward":
+            raise ModelError(
+                "backbone.checkpoint computes again in reverse only; "
+                "leave out --inner.adjoint forward"
+            )
+        adjoint = "reverse"
     if order == 2 and backbone.shard:
         raise ModelError(
             "second order needs the weights of sharded layers again when they are gone; "
@@ -54,7 +62,7 @@ def build_loop(
         optimizer=optimizers[inner.optimizer],
         exact_steps=inner.exact_steps,
         gradient=inner.gradient,
-        adjoint=inner.adjoint,
+        adjoint=adjoint,
         engine=build_engine(inner),
     )
 

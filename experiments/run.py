@@ -33,6 +33,7 @@ from experiments.errors import UserError
 from experiments.files import read_json, write_json
 from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
 from experiments.metrics import read_metrics
+from experiments.passes import tasks_per_pass
 from experiments.prefetch import Prefetch
 from experiments.progress import Progress
 from experiments.ranks import joined
@@ -229,6 +230,9 @@ class _Run:
         # What a curriculum chooses is not known ahead; numbers are drawn faster than handed on.
         ahead = 2 if curriculum is None and workshop.family.kind != "value" else 0
         episodes = Prefetch(make, workshop.outer_loop().steps, ahead)
+        learner.tasks_per_pass = tasks_per_pass(
+            workshop.experiment, cell.learner, learner, make(0), workshop.device
+        )
         training = MetaTraining(
             learner,
             episodes,

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from meta_models.trunk import Trunk, trunk_below
 
 _NAME = "default"  # PEFT's own name for the only adapter of a model
 _log = logging.getLogger(__name__)
+_say_once = cache(_log.info)
 
 
 class Adapter:
@@ -215,7 +216,7 @@ class Adapter:
             return f"{self.backbone.name} takes no such rows: {str(error).splitlines()[0]}"
         apart = (together - torch.cat(alone, dim=1)).abs().max() / together.abs().max()
         # Wrong positions or texts that see each other move states by tenths.
-        if apart > 100 * torch.finfo(self.backbone.dtype).eps:
+        if not apart.is_meta and apart > 100 * torch.finfo(self.backbone.dtype).eps:
             return f"{self.backbone.name} gives a text other states beside another"
         return ""
 
@@ -230,8 +231,8 @@ class Adapter:
             out = torch.vmap(lambda v, i, m: self.hidden(v, i, m, None))(stacked, ids, mask)
             torch.autograd.grad(out.sum(), list(stacked.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ValueError) as error:
-            _log.info(
-                "adapter %s runs one task at a time: %s", self.method, str(error).splitlines()[0]
+            _say_once(
+                f"adapter {self.method} runs one task at a time: {str(error).splitlines()[0]}"
             )
             return False
         return True

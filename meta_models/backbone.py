@@ -32,7 +32,7 @@ class Backbone:
     Attributes:
         name: What it was asked for by.
         model: The transformers model in evaluation mode; no parameter requires a gradient.
-        tokenizer: Its fast tokenizer.
+        tokenizer: Its fast tokenizer; None where only the configuration is known.
         width: D, the hidden size.
         layers: Number of transformer layers.
         causal: Whether a token sees only those before it.
@@ -82,8 +82,10 @@ def load_backbone(
             `tiny-bert`, `tiny-gpt2`, `tiny-llama` (random weights, for tests).
         attention: Attention implementation; a fused one has no second derivative.
         dtype: Precision that the weights are stored in; what is learned has at least fp32.
-        device: Where they are put.
-        quantize: Bits of the weights of linear layers, if fewer; the others have `dtype`.
+        device: Where they are put; "meta" reads the configuration alone, which may be the name of a
+            config.json: shapes without numbers, of a model of any size.
+        quantize: Bits of the weights of linear layers, if fewer; the others have `dtype`.  Without
+            numbers there are none to quantize.
         seed: Seed of the random weights of the tiny models.
 
     Raises:
@@ -96,11 +98,14 @@ def load_backbone(
     """
     if name in TINY:
         model, tokenizer = _tiny(name, attention, seed), _word_tokenizer()
-        if quantize != "none":
+        if quantize != "none" and torch.device(device).type != "meta":
             model = _reloaded(model, attention, loading(quantize, device))
     else:
         path = str(_minilm_folder()) if name == "minilm" else name
-        model, tokenizer = _pretrained(path, attention, loading(quantize, device))
+        if torch.device(device).type == "meta":
+            model, tokenizer = _described(path, attention)
+        else:
+            model, tokenizer = _pretrained(path, attention, loading(quantize, device))
         if name == "minilm":
             model.name_or_path = MINILM  # what an exported adapter names as its base
     config: Any = model.config
@@ -193,6 +198,25 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _described(path: str, attention: str) -> tuple[Any, Any]:
+    """A model on the meta device, and its tokenizer where there is one."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, attn_implementation=attention)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"backbone {path!r} has no configuration here and none could be fetched "
+            f"({_first_line(error)}); give a config.json, its folder or a reachable hub name"
+        ) from error
+    try:
+        return model, AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError):
+        return model, None
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
@@ -214,6 +238,8 @@ def _minilm_folder() -> Path:
 
 def _is_causal(model: nn.Module) -> bool:
     """Whether a later token changes an earlier hidden state (asked of the model itself)."""
+    if next(model.parameters()).is_meta:  # without numbers, what its attention says of itself
+        return any(getattr(module, "is_causal", False) for module in model.modules())
     ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(model.parameters()).device)
     with torch.no_grad():
         hidden = model(input_ids=ids).last_hidden_state

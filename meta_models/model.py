@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,10 +18,12 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils._pytree import tree_map
 
 from meta_models.adapters import Adapter
+from meta_models.checkpointing import Checkpoints, recomputed
 from meta_models.errors import ModelError
 from meta_models.heads import Head, linear, prototypes
 from meta_models.layout import Layout, LayoutKind, Rows, arrange
 from meta_models.params import Params, part, pick
+from meta_models.targets import layers_of
 from tasks.episode import IGNORE, Batch, Tokens
 
 ARRANGED = 4  # batches whose layout is kept: support, query and label names of the tasks at work
@@ -112,6 +115,8 @@ class AdaptedModel(Model):
         context: n, vectors of a context that tasks adapt; 0: none.
         keep_trunk: Keep what the layers below the first adapter make of each text.
         layout: How texts lie in rows; "packed" becomes "grouped" where it would not be exact.
+        checkpoint: Keep no activations, compute them again for each gradient: layer by layer where
+            a task runs alone, of the whole backbone where several run at once.
 
     Attributes:
         layout: How they do lie.
@@ -127,6 +132,7 @@ class AdaptedModel(Model):
         context: int = 0,
         keep_trunk: bool = True,
         layout: LayoutKind = "packed",
+        checkpoint: bool = False,
     ) -> None:
         self.encoder = ("adapter", "context") if context else ("adapter",)
         self.context = context
@@ -142,6 +148,7 @@ class AdaptedModel(Model):
         if layout == "packed" and (why := "a context" if context else adapter.unpackable):
             _log.info("texts are padded in groups, not packed: %s", why)
             self.layout = "grouped"
+        self._checkpoints = Checkpoints(layers_of(adapter.backbone)) if checkpoint else None
         self._arranged: OrderedDict[int, tuple[Tokens, Layout]] = OrderedDict()
 
     def init(self, generator: torch.Generator) -> Params:
@@ -227,15 +234,18 @@ class AdaptedModel(Model):
     def _hidden(self, adapter: Params, context: Tensor | None, rows: Rows) -> Tensor:
         """`[T, R, W, D]`: the tasks of a batch by vmap, a single task without it."""
         inputs = (adapter, rows.ids, rows.mask, rows.segments, context, rows.states, rows.packing)
+        kept = self._checkpoints
         if rows.ids.shape[0] == 1:
-            return self.adapter.hidden(*map(_only, inputs)).unsqueeze(0)
+            with kept.active() if kept else nullcontext():
+                return self.adapter.hidden(*map(_only, inputs)).unsqueeze(0)
         if not self.batched:
             raise ModelError(
                 f"adapter {self.adapter.method!r} runs one task at a time; "
                 "set inner.tasks_per_pass to 1"
             )
         dims = tuple(None if x is None else 0 for x in inputs)
-        return torch.vmap(self.adapter.hidden, in_dims=dims)(*inputs)
+        hidden = torch.vmap(self.adapter.hidden, in_dims=dims)
+        return recomputed(hidden, *inputs) if kept else hidden(*inputs)
 
 
 def _only(values: Any) -> Any:

@@ -1,0 +1,112 @@
+"""What allocators make of the tensors that are alive: bytes taken from the system or the card.
+
+    Blocks: sum of ceil(n / b) b     an accelerator's, b = 512; pages, b = 4096
+    Heap:   sum of h n               glibc's malloc as it comes, that of a CPU on Linux
+
+PyTorch asks glibc for 64-byte alignment.  `posix_memalign` then looks for n + 112 bytes, cuts
+n + 16 of them out, and what it cuts off may soon be in use for something small: a freed tensor
+leaves a hole that is too small for the next one of its size.  The many tensors of few sizes that an
+inner loop makes so take h times their bytes, and h was measured.  Where glibc maps every tensor by
+itself (MALLOC_MMAP_THRESHOLD_=131072), the process takes their bytes and no more, but longer: every
+page is a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Protocol
+
+PAGE = 4096
+LARGEST = 2**25  # bytes from which on glibc always maps a piece by itself
+# h: 2.2 to 2.8 on five graphs of 60 to 540 MB (MiniLM, T=4), no more after four meta-steps; 2.1
+# after a single task. `python -m experiments.benchmarks.estimate` has what it predicts.
+FRAGMENTED = 2.6
+# Any of these switches off that glibc moves ever larger pieces from maps to the heap.
+_FIXED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
+
+
+class Allocator(Protocol):
+    """Where tensors come from.
+
+    Attributes:
+        held: Bytes taken now.
+        peak: Most bytes taken at once.
+    """
+
+    held: int
+    peak: int
+
+    def take(self, size: int) -> None:
+        """Room for a tensor of `size` bytes."""
+        ...
+
+    def give(self, size: int) -> None:
+        """The room of such a tensor, back."""
+        ...
+
+
+class Blocks:
+    """Whole blocks, none of them lost.
+
+    Args:
+        block: Bytes of a block.
+
+    Example:
+        >>> blocks = Blocks(512)
+        >>> blocks.take(600)
+        >>> blocks.give(600)
+        >>> blocks.held, blocks.peak
+        (0, 1024)
+    """
+
+    def __init__(self, block: int = 1) -> None:
+        self.block = block
+        self.held = self.peak = 0
+
+    def take(self, size: int) -> None:
+        self.held += self._whole(size)
+        self.peak = max(self.peak, self.held)
+
+    def give(self, size: int) -> None:
+        self.held -= self._whole(size)
+
+    def _whole(self, size: int) -> int:
+        return -(-size // self.block) * self.block
+
+
+class Heap:
+    """The heap of glibc, with the holes in it.
+
+    Example:
+        >>> heap = Heap()
+        >>> heap.take(1000)
+        >>> heap.peak
+        2600
+    """
+
+    def __init__(self) -> None:
+        self.held = self.peak = 0
+
+    def take(self, size: int) -> None:
+        self.held += self._with_holes(size)
+        self.peak = max(self.peak, self.held)
+
+    def give(self, size: int) -> None:
+        self.held -= self._with_holes(size)
+
+    def _with_holes(self, size: int) -> int:
+        return size if size >= LARGEST else round(FRAGMENTED * size)
+
+
+def of_this_process(environment: Mapping[str, str] = os.environ) -> Allocator:
+    """The allocator of a process on this CPU.
+
+    Example:
+        >>> of_this_process({"MALLOC_MMAP_THRESHOLD_": "131072"}).block
+        4096
+    """
+    fixed = any(name in environment for name in _FIXED)
+    glibc = platform.libc_ver()[0] == "glibc"
+    return Heap() if glibc and not fixed else Blocks(PAGE if fixed else 64)
