@@ -231,9 +231,8 @@ class Adapter:
             out = torch.vmap(lambda v, i, m: self.hidden(v, i, m, None))(stacked, ids, mask)
             torch.autograd.grad(out.sum(), list(stacked.values()), allow_unused=True)
         except (RuntimeError, NotImplementedError, ValueError) as error:
-            _say_once(
-                f"adapter {self.method} runs one task at a time: {str(error).splitlines()[0]}"
-            )
+            why = str(error).splitlines()[0]
+            _say_once(f"adapter {self.method} runs one task at a time: {why}")
             return False
         return True
 
