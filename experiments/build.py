@@ -105,6 +105,8 @@ def build_model(
     """A language model with its adapter and head, and perhaps a context."""
     if backbone.shard and backbone.quantize != "none":
         raise ModelError("quantized layers cannot be divided; drop backbone.shard or quantize")
+    if backbone.shard and backbone.checkpoint:
+        raise ModelError("divided layers are not computed again; drop backbone.shard or checkpoint")
     frozen = load_backbone(
         backbone.name,
         attention=backbone.attention,

@@ -125,15 +125,16 @@ def _measure(
         if model.trunk is not None and not accelerator:  # else in the memory of the machine
             backbone = model.adapter.backbone
             states = count_tokens(episode) * backbone.width * backbone.dtype.itemsize
-    # Where all tasks are alike, so are all passes; the second adds its gradient to the first one's.
-    alike = episode.support.source[0] == MADE_UP and tasks % size == 0
-    part = episode.select(0, min(2 * size, tasks)) if alike else episode
+    # Tasks that are alike make passes that are; the later ones find the gradient of the first.
+    alike = episode.support.source[0] == MADE_UP and size < tasks and tasks % size == 0
+    part = episode.select(0, size) if alike else episode
     with Footprint(Blocks(BLOCK) if accelerator else of_this_process()) as found:
         learner.meta_gradient(state, part)
+    own = _bytes(list(state.values()), block)
     return Estimate(
         baseline=baseline,
         frozen=frozen,
-        training=COPIES * _bytes(list(state.values()), block),
+        training=(COPIES + alike) * own,
         kept=states,
         activations=found.peak,
         flops=found.flops * tasks // part.tasks,

@@ -54,7 +54,6 @@ class Footprint(TorchDispatchMode):
         self.flops = 0
         self._allocator = Blocks() if allocator is None else allocator
         self._known: dict[int, weakref.ref[Any]] = {}
-        self._found: dict[Any, _Found] = {}
 
     @property
     def live(self) -> int:
@@ -100,7 +99,7 @@ class Footprint(TorchDispatchMode):
         each takes ten times as long as remembering them.
         """
         key = func, _signature(args), _signature(tuple(sorted(kwargs.items())))
-        if (found := self._found.get(key)) is None:
+        if (found := _MADE.get(key)) is None:
             result = func(*args, **kwargs)
             outputs = tuple(result) if isinstance(result, tuple | list) else (result,)
             simple = all(x is None or isinstance(x, Tensor) for x in outputs)
@@ -108,7 +107,7 @@ class Footprint(TorchDispatchMode):
                 shapes = tuple(None if x is None else _shape(x) for x in outputs)
                 flops = _flops(func, args, kwargs, result)
                 kind = type(result) if isinstance(result, tuple | list) else None
-                self._found[key] = _Found(shapes, kind, flops)
+                _MADE[key] = _Found(shapes, kind, flops)
                 self.flops += flops
             return result
         self.flops += found.flops
@@ -137,6 +136,9 @@ class _Found(NamedTuple):
     shapes: tuple[Any, ...]
     kind: type[Any] | None
     flops: int
+
+
+_MADE: dict[Any, _Found] = {}  # by operation and signature of its arguments
 
 
 @cache

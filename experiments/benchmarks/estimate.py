@@ -3,6 +3,7 @@
     python -m experiments.benchmarks.estimate            MiniLM, 5-way 5-shot, 20 tokens a text
     python -m experiments.benchmarks.estimate busy       seconds a task by the tasks of a pass
     python -m experiments.benchmarks.estimate all
+    MALLOC_MMAP_THRESHOLD_=131072 python -m experiments.benchmarks.estimate
 
 Each figure is that of a fresh process that takes one meta-step from the settings, with the
 optimizer's step, as a training does.  The record goes to `results/benchmarks/estimate.json`.
@@ -48,7 +49,11 @@ CASES: dict[str, dict[str, Any]] = {
     "adjoint, bfloat16": {"inner.gradient": "adjoint", "backbone.dtype": "bfloat16"},
     "adjoint, checkpointed": {"inner.gradient": "adjoint", "backbone.checkpoint": True},
     "first order": {"inner.order": 1},
+    "unrolled, 1 shot": {"episodes.shots": (1,)},
+    "unrolled, 10 ways, 3 steps": {"episodes.ways": 10, "inner.steps": 3},
 }
+CALIBRATING = ("unrolled", "adjoint", "first order")
+"""Rows that `metalearn.allocators.FRAGMENTED` was taken from; the others tell what it is worth."""
 WITHIN = 0.2
 """Largest distance of the prediction from the measured peak, as a share of it."""
 
@@ -159,15 +164,19 @@ def main(words: Sequence[str] | None = None) -> int:
 
     from experiments.files import read_json, write_json
     from experiments.folder import environment
+    from metalearn.allocators import Heap, of_this_process
 
     record = read_json(RECORD) if RECORD.exists() else {}
     record["environment"] = environment()
     far = []
+    # In an environment where glibc maps tensors one by one, nothing is calibrated.
+    part = "memory" if isinstance(of_this_process(), Heap) else "memory, mapped"
     if given.what in ("memory", "all"):
-        record["memory"] = {}
+        record[part] = {}
         for name in given.only or CASES:
             found = compare(Experiment().override(REFERENCE | CASES[name]))
-            record["memory"][name] = found
+            found["calibrating"] = name in CALIBRATING and part == "memory"
+            record[part][name] = found
             predicted, measured = found["predicted"] / 1e6, found["measured"] / 1e6
             print(f"{name:<28}{predicted:>8.0f} MB predicted{measured:>8.0f} MB measured", end="")
             print(f"{found['ratio']:>8.3f}{found['cpu_seconds']:>8.1f} s", flush=True)

@@ -16,6 +16,8 @@ from experiments.config import (
     InnerSettings,
     OuterSettings,
 )
+from experiments.loops import build_loop
+from meta_models.errors import ModelError
 from meta_models.params import norm, part
 from metalearn.algorithms.maml import MAML
 from metalearn.inner.higher_engine import Higher
@@ -87,3 +89,10 @@ def test_what_reads_texts_is_not_compiled() -> None:
     settings = {"backbone.name": "tiny-bert", "outer.steps": 10_000}
     learner = Workshop(Experiment().override(settings)).learner("maml")
     assert isinstance(learner, MAML) and learner.compiler is None
+
+
+def test_checkpointing_takes_the_adjoint_in_reverse() -> None:
+    asked = Experiment().override({"backbone.checkpoint": True, "inner.gradient": "adjoint"})
+    assert build_loop(asked, order=2).adjoint == "reverse"
+    with pytest.raises(ModelError, match=r"leave out --inner\.adjoint forward"):
+        build_loop(asked.override({"inner.adjoint": "forward"}), order=2)
