@@ -46,6 +46,8 @@ def tasks_per_pass(
     """
     if experiment.inner.tasks_per_pass != "auto" or learner.tasks_per_pass == 1:
         return learner.tasks_per_pass
+    if experiment.backbone.checkpoint:  # layers keep less only in a task that runs alone
+        return 1
     tokens = episode.support.tokens
     if tokens is None:
         return episode.tasks
