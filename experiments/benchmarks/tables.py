@@ -1,6 +1,7 @@
 """A record of measurements as a table in Markdown.
 
-Seconds are those of all timed steps (median, least and most); ratios are taken round by round to
+Seconds are those of all timed steps (median, least and most): of the clock, or of the processor
+where a single thread of it has worked; ratios are taken round by round to
 the best of the rows that others are compared with, and shown as their median, least and most.
 """
 
@@ -34,6 +35,7 @@ def markdown(record: Record) -> str:
     """
     if record["figure"] == "copies":
         return _copies(record)
+    record = _at_one_thread(record)
     packing = record["figure"] == "packing"
     best = "padded" if packing else "best peer"
     counted = any("flops" in done for row in record["rows"] for done in row["rounds"])
@@ -69,6 +71,22 @@ def _cells(row: Row, rows: Sequence[Row], counted: bool) -> list[str]:
         shares = [d["flops"] / time_of(d) / d["matrix_rate"] for d in rounds if "flops" in d]
         cells.append(f"{100 * median(shares):.0f}%" if shares else "-")
     return cells
+
+
+def _at_one_thread(record: Record) -> Record:
+    """The record with the processor's seconds where one thread of a CPU has worked.
+
+    They are those of the clock on an idle machine, and other processes disturb them less.
+    """
+    here = record["environment"]
+    if not (here.get("threads") == 1 and here.get("device") == "cpu"):
+        return record
+    rows = [
+        row
+        | {"rounds": [d | {"seconds": d.get("cpu_seconds", d["seconds"])} for d in row["rounds"]]}
+        for row in record["rows"]
+    ]
+    return record | {"rows": rows, "clock": "the processor's seconds"}
 
 
 def time_of(done: Row) -> float:
@@ -121,10 +139,11 @@ def scope(record: Record) -> str:
     revision = ((here.get("git") or {}).get("revision") or "unknown")[:9]
     device = here["device"] if here["device"] != "cpu" else here.get("cpu", "cpu")
     packages = ", ".join(f"{n} {v}" for n, v in here["packages"].items() if v and n != "wandb")
+    clock = record.get("clock", "seconds of the clock")
     return (
-        f"{rounds} rounds of {record['steps']} steps a row, each in a process of its own after "
-        f"{record['warmup']} to warm up; ratios within a round, [least, most]; {device}, "
-        f"{here['threads']} threads; revision {revision}; {packages}."
+        f"Up to {rounds} rounds of {record['steps']} steps a row, each in a process of its own "
+        f"after {record['warmup']} to warm up; {clock}; ratios within a round, [least, most]; "
+        f"{device}, threads: {here['threads']}; revision {revision}; {packages}."
     )
 
 
