@@ -120,8 +120,8 @@ class BackboneSettings(Settings):
     nothing below the first adapter is kept."""
     checkpoint: bool = False
     """Keep no activations but the inputs of layers, and compute the rest again for each gradient,
-    of first and of second order: less memory for more time, the same gradients.  Where several
-    tasks share a pass, the whole backbone counts as one layer."""
+    of first and of second order: less memory for more time, the same gradients.  It pays with one
+    task a pass; where several share one, the whole backbone counts as one layer."""
     weights: Literal["he", "small", "uniform"] = "he"
     """Weights of an mlp before training: normal of variance 2 / inputs; normal of deviation 0.01;
     uniform within 1 / sqrt(inputs), biases too."""

@@ -88,7 +88,8 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     if done.returncode:
-        raise RuntimeError(f"the measuring process failed: {done.stderr.strip()[-2000:]}")
+        said = done.stderr.strip()[-2000:]
+        raise RuntimeError(f"the measuring process ended with status {done.returncode}: {said}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -146,6 +147,13 @@ def busy() -> list[dict[str, Any]]:
     return rows
 
 
+def _store(record: dict[str, Any]) -> None:
+    from experiments.files import write_json
+
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    write_json(RECORD, record)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The command; exit status 1 where a prediction is too far off."""
     parser = argparse.ArgumentParser(
@@ -155,14 +163,16 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("what", nargs="?", choices=("memory", "busy", "all"), default="memory")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--only", nargs="+", choices=[*CASES], help="some rows, not stored")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*CASES], help="these rows; others stay as they are"
+    )
     given = parser.parse_args(words)
     if given.child:
         request = json.load(sys.stdin)
         print(json.dumps((_predict if request.get("predict") else _child)(request)))
         return 0
 
-    from experiments.files import read_json, write_json
+    from experiments.files import read_json
     from experiments.folder import environment
     from metalearn.allocators import Heap, of_this_process
 
@@ -172,7 +182,7 @@ def main(words: Sequence[str] | None = None) -> int:
     # In an environment where glibc maps tensors one by one, nothing is calibrated.
     part = "memory" if isinstance(of_this_process(), Heap) else "memory, mapped"
     if given.what in ("memory", "all"):
-        record[part] = {}
+        record[part] = record.get(part, {}) if given.only else {}
         for name in given.only or CASES:
             found = compare(Experiment().override(REFERENCE | CASES[name]))
             found["calibrating"] = name in CALIBRATING and part == "memory"
@@ -181,11 +191,10 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"{name:<28}{predicted:>8.0f} MB predicted{measured:>8.0f} MB measured", end="")
             print(f"{found['ratio']:>8.3f}{found['cpu_seconds']:>8.1f} s", flush=True)
             far += [name] if abs(found["ratio"] - 1) > WITHIN else []
+            _store(record)
     if given.what in ("busy", "all"):
         record["busy"] = busy()
-    if not given.only:
-        RECORD.parent.mkdir(parents=True, exist_ok=True)
-        write_json(RECORD, record)
+        _store(record)
     if far:
         print(f"more than {WITHIN:.0%} off: {', '.join(far)}")
     return int(bool(far))

@@ -129,6 +129,7 @@ def test_as_many_tasks_as_keep_the_device_busy(tiny_experiment) -> None:
     assert chosen(experiment, tokens=passes.BUSY // 8) == 4  # two texts a task
     assert chosen(experiment, tokens=2) == 8
     assert chosen(experiment.override({"inner.tasks_per_pass": 3}), tokens=2) == 3
+    assert chosen(experiment.override({"backbone.checkpoint": True}), tokens=2) == 1
 
 
 def test_no_more_tasks_than_fit_half_of_the_memory(tiny_experiment, monkeypatch) -> None:
