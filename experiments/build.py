@@ -31,6 +31,7 @@ from meta_models.features import FeatureStore
 from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
+from meta_models.params import Params
 from meta_models.sharding import shard
 from meta_models.store import Keep
 from metalearn.algorithms.maml import MAML
@@ -168,6 +169,10 @@ class Workshop:
     @property
     def _place(self) -> torch.device:
         return self.device if self.weights else torch.device("meta")
+
+    def placed(self, state: Params) -> Params:
+        """A state, as it was read, on the device."""
+        return {name: value.to(self.device) for name, value in state.items()}
 
     @property
     def family(self) -> TaskFamily:

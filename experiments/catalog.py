@@ -95,6 +95,7 @@ def _all_learners(family: FamilySettings) -> Experiment:
         # One training for both numbers of shots.
         episodes=EpisodeSettings(shots=(1, 5), train_shots=(1, 5)),
         adapter=AdapterSettings(layers=(5,)),
+        inner=InnerSettings(tasks_per_pass=4),
         outer=OuterSettings(
             steps=16, tasks=4, rate=2e-3, warmup=3, validate_every=16, validation_tasks=30
         ),
@@ -117,7 +118,7 @@ _ENTRIES = (
         name="quickstart",
         description="MAML beside the baselines on the embedded family, 5-way 1-shot",
         learners=("prototypes", "majority", "logistic", "finetune", "maml"),
-        inner=InnerSettings(steps=3, rate=0.05),
+        inner=InnerSettings(steps=3, rate=0.05, tasks_per_pass=4),
         outer=OuterSettings(
             steps=24, tasks=4, rate=2e-3, warmup=4, validate_every=12, validation_tasks=16
         ),
@@ -131,6 +132,7 @@ _ENTRIES = (
         family=BANKING77,
         folds=FOLDS,
         episodes=EpisodeSettings(shots=(1, 5)),
+        inner=InnerSettings(tasks_per_pass=4),
         evaluation=EvaluationSettings(tasks=600),
         grids={"logistic": {"baselines.strength": (1.0, 10.0, 100.0)}},
     ),
@@ -143,6 +145,7 @@ _ENTRIES = (
         # One-shot tasks over all training classes; no second order, so fused attention will do.
         episodes=EpisodeSettings(shots=(1, 5), train_ways=0, train_shots=(1, 1), train_queries=5),
         backbone=BackboneSettings(attention="sdpa"),
+        inner=InnerSettings(tasks_per_pass=4),
         adapter=AdapterSettings(
             options={
                 "r": 8,
@@ -165,7 +168,24 @@ _ENTRIES = (
     ),
     Experiment(
         name="banking77-maml",
-        description="MAML and ANIL against naive fine-tuning, BANKING77, five folds, 600 tasks",
+        description="MAML and ANIL against naive fine-tuning, BANKING77 fold 01, 3 seeds",
+        learners=("prototypes", "finetune", "anil", "maml"),
+        family=BANKING77,
+        seeds=(0, 1, 2),
+        adapter=AdapterSettings(layers=(3, 4, 5)),
+        inner=InnerSettings(steps=3, tasks_per_pass=4),
+        outer=OuterSettings(steps=40, tasks=4, validate_every=20, validation_tasks=40, patience=0),
+        evaluation=EvaluationSettings(tasks=200, reference="finetune"),
+        grids={
+            # Fresh rows start at chance, so fine-tuning may also choose prototypes.
+            "finetune": {"head.kind": ("prototype", "slots"), "inner.rate": (0.1,)},
+            "anil": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
+            "maml": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
+        },
+    ),
+    Experiment(
+        name="banking77-maml-folds",
+        description="banking77-maml on all five folds and 600 tasks, one seed",
         learners=("prototypes", "finetune", "anil", "maml"),
         family=BANKING77,
         folds=FOLDS,

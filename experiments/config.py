@@ -186,6 +186,9 @@ class InnerSettings(Settings):
     adjoint: Literal["auto", "reverse", "forward"] = "auto"
     """The adjoint's Hessian-vector products: a backward through the backward, or tangents through
     it; auto: the faster one on the device.  The same to rounding."""
+    chunks: int = Field(default=1, ge=1)
+    """Parts of the support set whose gradients are taken one by one and summed: less memory, the
+    same to rounding.  A graph of unrolled steps holds all parts."""
     engine: Literal["native", "higher", "learn2learn"] = "native"
     """Who takes the inner steps: metalearn, or one task at a time, and to rounding the same, one of
     two libraries; gbml is always run by learn2learn."""

@@ -63,6 +63,7 @@ def build_loop(
         exact_steps=inner.exact_steps,
         gradient=inner.gradient,
         adjoint=adjoint,
+        chunks=inner.chunks,
         engine=build_engine(inner),
     )
 

@@ -299,7 +299,8 @@ class _Run:
         state, seconds = self.world.from_first(read) if learner.trains else read()
         for shots, part in parts.items():
             place = {"learner": cell.learner, "fold": cell.fold, "shots": shots, "seed": cell.seed}
-            judge(part, workshop, learner, state, place, seconds, self.world)
+            here = workshop.placed(state)
+            judge(part, workshop, learner, here, place, seconds, self.world)
 
 
 def judge(

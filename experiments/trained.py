@@ -90,7 +90,8 @@ class TrainedRun:
 
     def state(self, learner: Learner, cell: Cell) -> tuple[Params, float]:
         """The best state of a cell, see `best_state`."""
-        return best_state(self.path / "checkpoints", learner, cell)
+        state, seconds = best_state(self.path / "checkpoints", learner, cell)
+        return self.workshop(cell).placed(state), seconds
 
 
 def best_state(checkpoints: Path, learner: Learner, cell: Cell) -> tuple[Params, float]:
@@ -112,6 +113,4 @@ def best_state(checkpoints: Path, learner: Learner, cell: Cell) -> tuple[Params,
     found = checkpoint.load(checkpoints / cell.slug)
     if found is None:
         raise UserError(f"no whole checkpoint in {checkpoints / cell.slug}; train the run again")
-    like = learner.init(seeded(cell.seed))
-    state = {name: value.to(like[name]) for name, value in outcome.best_state(found[0]).items()}
-    return state, found[1]["seconds"]
+    return outcome.best_state(found[0]), found[1]["seconds"]

@@ -26,7 +26,8 @@ from meta_models.params import Params, part, pick
 from meta_models.targets import layers_of
 from tasks.episode import IGNORE, Batch, Tokens
 
-ARRANGED = 4  # batches whose layout is kept: support, query and label names of the tasks at work
+# Batches whose layout is kept: the tasks at work have support (in some parts), query and names.
+ARRANGED = 8
 
 _log = logging.getLogger(__name__)
 
@@ -79,14 +80,20 @@ class Model(ABC):
         if batch.kind == "value":
             assert batch.values is not None
             error = (outputs - batch.values.to(outputs.dtype)).square().mean(-1)
-            real = batch.example_mask
         else:
-            target = item_labels(batch)
             error = cross_entropy(
-                outputs.transpose(1, 2), target, ignore_index=IGNORE, reduction="none"
+                outputs.transpose(1, 2),
+                item_labels(batch),
+                ignore_index=IGNORE,
+                reduction="none",
             )
-            real = target != IGNORE
+        real = real_items(batch)
         return (error * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+def real_items(batch: Batch) -> Tensor:
+    """`[T, I]` which items have something to be judged by: a label, or values."""
+    return batch.example_mask if batch.kind == "value" else item_labels(batch) != IGNORE
 
 
 def item_labels(batch: Batch) -> Tensor:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -147,6 +147,17 @@ class Batch:
         some = slice(start, stop, step)
         part = self.map(lambda tensor: tensor[some])
         return replace(part, source=self.source[some], label_names=self.label_names[some])
+
+    def examples(self, start: int, stop: int) -> Self:
+        """The examples `start..stop` of every task; classes and their names stay."""
+        cut: dict[str, Any] = {}
+        for name in ("ids", "example_mask", "inputs", "labels", "token_labels", "values"):
+            tensor = getattr(self, name)
+            cut[name] = None if tensor is None else tensor[:, start:stop]
+        for name in ("tokens", "targets"):
+            tokens = getattr(self, name)
+            cut[name] = None if tokens is None else _map(tokens, lambda x: x[:, start:stop])
+        return replace(self, **cut)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ def uniforms(key: tuple[int, ...], indices: Sequence[int], count: int) -> np.nda
         >>> bool((numbers[1] == np.random.default_rng((7, 0, 5)).random(3)).all())
         True
     """
-    if len(key) >= POOL or max(*key, *indices) >= WORD:  # more than a word a number
+    # More than a word a number; or fewer, which numpy refuses.
+    if len(key) >= POOL or max(*key, *indices) >= WORD or min(*key, *indices) < 0:
         return np.stack([np.random.default_rng((*key, i)).random(count) for i in indices])
     words = np.zeros((POOL, len(indices)), np.uint32)
     words[: len(key)] = np.array(key, np.uint32)[:, None]

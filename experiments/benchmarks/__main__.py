@@ -63,13 +63,18 @@ def _parser() -> argparse.ArgumentParser:
         ("threads", "threads of torch"),
     ):
         given = getattr(effort, name)
-        parser.add_argument(f"--{name}", type=_count, default=given, help=f"{text} ({given})")
+        kind = _whole if name == "warmup" else _count
+        parser.add_argument(f"--{name}", type=kind, default=given, help=f"{text} ({given})")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="rows that have it in their name")
     parser.add_argument("--resume", action="store_true", help="go on with the records there are")
     parser.add_argument("--smoke", action="store_true", help="one round on a tiny model")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"default: {RECORDS}")
     return parser
+
+
+def _whole(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _count(text: str) -> int:

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 PEERS = ("torch.func", "higher", "learn2learn", "TorchOpt")
 """What metalearn is compared with; each is in `peers.py`."""
+PARTS = "metalearn, adjoint, 2 parts", {"inner.gradient": "adjoint", "inner.chunks": 2}
+"""The adjoint with the support set in two parts, one after the other."""
 LENGTHS = (2, 5, 10, 20, 35, 50)
 TASKS = (1, 2, 4, 8, 16)
 ACCELERATOR_TASKS = (1, 4, 16, 64)
@@ -179,7 +181,9 @@ def speed(device: str, smoke: bool) -> list[Case]:
     work = _work(device, smoke)
     both = ("unrolled", "adjoint")
     half = replace(work, dtype="bfloat16")
-    return _beside("float32", work, both) + _beside("bfloat16", half, both, against="float32")
+    parts = Case("float32", PARTS[0], "metalearn", work, PARTS[1])
+    whole, *rest = _beside("float32", work, both)
+    return [whole, parts, *rest, *_beside("bfloat16", half, both, against="float32")]
 
 
 def layers(device: str, smoke: bool) -> list[Case]:
@@ -219,7 +223,9 @@ def length(device: str, smoke: bool) -> list[Case]:
         for size in (1, 2) if smoke else sizes:
             at = {"steps": size, "tasks": 1} if axis == "steps" else {"tasks": size}
             work = _work(device, smoke, **at)
-            rows += _beside(f"{axis} {size}", work, ("adjoint", "unrolled"), axis=axis)
+            group = f"{axis} {size}"
+            rows.append(Case(group, PARTS[0], "metalearn", work, PARTS[1], axis=axis))
+            rows += _beside(group, work, axis=axis)
     return rows
 
 

@@ -132,7 +132,8 @@ class MAML(Learner):
     ) -> tuple[Params, Tensor]:
         """`_gradient`, compiled where there is a compiler."""
         used = tuple(step for step, weight in enumerate(weights) if weight)
-        weight = torch.tensor([weights[step] for step in used], device=part.support.ids.device)
+        like = next(iter(state.values()))
+        weight = like.new_tensor([weights[step] for step in used])
         if self.compiler is None:
             return self._gradient(state, part, used, weight, exact, tasks)
         names, batches = list(state), tensors(part)

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from meta_models.model import Model
-from meta_models.params import Params, gradients, leaves, part, pick
+from meta_models.errors import ModelError
+from meta_models.model import Model, real_items
+from meta_models.params import Params, each, gradients, leaves, part, pick
 from metalearn.inner.adjoint import Mode, kept_gradient
 from metalearn.inner.engines import Engine
 from metalearn.inner.optimizers import SGD, Optimizer
@@ -47,6 +50,8 @@ class InnerLoop:
         gradient: How the exact gradient is had: from the unrolled graph, or step by step from the
             kept states ("adjoint": the same to rounding, in memory that does not grow with S).
         adjoint: The adjoint's way to its Hessian-vector products.
+        chunks: Parts of the support set whose gradients are taken one after the other and summed:
+            what a step holds at once is that of one part. The graph of unrolled steps holds all.
         engine: Another library that takes the steps, one task at a time; None: this file.
 
     Raises:
@@ -65,11 +70,14 @@ class InnerLoop:
     exact_steps: int | None = None
     gradient: Literal["unrolled", "adjoint"] = "unrolled"
     adjoint: Mode = "auto"
+    chunks: int = 1
     engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if self.engine is not None:
             self.engine.check(self)
+            if self.chunks > 1:
+                raise ModelError("another engine takes the support whole; set inner.chunks to 1")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -145,10 +153,14 @@ def inner_loop(
         )
     slots = loop.optimizer.start(pick(values, loop.parts))
     known = {} if features is None else {FEATURES: features}
+    parts = _parts(support, loop.chunks)
     path = [values]
     for step in range(loop.steps):
         exact = graph == "second" and loop.exact(step)
-        gradient = _gradient(model, loop, support, values, known, exact)
+        gradient = _gradient(model, loop, parts[0], values, known, exact)
+        for rest in parts[1:]:
+            more = _gradient(model, loop, rest, values, known, exact)
+            gradient = each(torch.add, gradient, more)
         with torch.set_grad_enabled(graph != "none"):
             moved, slots = _move(loop, step, values, slots, rules, gradient)
         values = values | moved
@@ -156,15 +168,41 @@ def inner_loop(
     return path
 
 
-def _gradient(
-    model: Model, loop: InnerLoop, support: Batch, values: Params, known: Params, exact: bool
-) -> Params:
-    """grad_phi L_support(phi) of each task: with a graph if `exact`, else as constants."""
+@dataclass(frozen=True)
+class _Part:
+    """Some examples of the support sets: from `first` on, a `share` `[T]` of all real items."""
 
-    def loss(given: Params) -> Tensor:
+    batch: Batch
+    first: int
+    share: Tensor | None
+
+    def loss(self, model: Model, given: Params) -> Tensor:
+        """sum_t share_t L(part), so that the parts add up to the loss of the whole support."""
         given = dict(given)
-        return model.loss(given, support, given.pop(FEATURES, None)).sum()
+        features = given.pop(FEATURES, None)
+        if self.share is None:
+            return model.loss(given, self.batch, features).sum()
+        if features is not None:
+            features = features[:, self.first : self.first + self.batch.ids.shape[1]]
+        return (self.share * model.loss(given, self.batch, features)).sum()
 
+
+def _parts(support: Batch, chunks: int) -> list[_Part]:
+    if chunks == 1:
+        return [_Part(support, 0, None)]
+    edges = [round(i * support.ids.shape[1] / chunks) for i in range(chunks + 1)]
+    batches = [support.examples(a, b) for a, b in pairwise(edges) if b > a]
+    total = real_items(support).sum(1).clamp(min=1)
+    shares = [real_items(batch).sum(1) / total for batch in batches]
+    firsts = [a for a, b in pairwise(edges) if b > a]
+    return [_Part(*part) for part in zip(batches, firsts, shares, strict=True)]
+
+
+def _gradient(
+    model: Model, loop: InnerLoop, part: _Part, values: Params, known: Params, exact: bool
+) -> Params:
+    """grad_phi of a part's loss, of each task: with a graph if `exact`, else as constants."""
+    loss = partial(part.loss, model)
     phi = pick(values, loop.parts)
     psi = {name: value for name, value in values.items() if name not in phi} | known
     if exact and loop.gradient == "adjoint":

@@ -74,7 +74,7 @@ def test_peers_run_on_a_bfloat16_backbone(peer, tmp_path) -> None:
 
 @needs_learn2learn
 @needs_torchopt
-def test_a_random_decoder_of_any_size(tmp_path) -> None:
+def test_a_random_decoder_of_any_size(here, tmp_path) -> None:
     cases = [c for c in FIGURES["accelerator"]("cpu", True) if c.group.startswith("a billion")]
     cases = [replace(c, work=replace(c.work, dtype="float32"), count=False) for c in cases]
     record = run("accelerator", cases, Effort(1, 1, 1), tmp_path / "x.json", smoke=True)
@@ -187,14 +187,14 @@ def test_rounds_go_through_all_rows_and_resume(asked, tmp_path) -> None:
 
 
 def test_ratios_are_taken_within_a_round_to_the_best_reference(asked, tmp_path) -> None:
-    cases = speed("cpu", True)[:4]
+    cases = [case for case in speed("cpu", True) if "adjoint" not in case.name][:4]
     record = run("speed", cases, Effort(2), tmp_path / "x.json", smoke=True)
-    for row, pair in zip(record["rows"], [(1, 4), (1, 4), (4, 2), (2, 8)], strict=True):
+    for row, pair in zip(record["rows"], [(1, 4), (4, 2), (2, 8), (8, 8)], strict=True):
         for done, seconds in zip(row["rounds"], pair, strict=True):
             done["seconds"] = [float(seconds)]
     rows = record["rows"]
-    assert best_of(rows, time_of) is rows[2]
-    assert best_of(rows, peak_of) is rows[2]
+    assert best_of(rows, time_of) is rows[1]
+    assert best_of(rows, peak_of) is rows[1]
     table = markdown(record)
     assert "| metalearn, unrolled | 2.5 | 1 to 4 | 1.12 [0.25, 2.00] |" in table
 

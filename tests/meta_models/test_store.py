@@ -236,15 +236,16 @@ def test_a_damaged_file_is_set_aside_with_one_line(tmp_path: Path, damage, caplo
 def test_at_its_limit_it_stops_writing_and_says_so_once(tmp_path: Path, caplog) -> None:
     kept = store(tmp_path, disk=200 * 1024 / 2**30)
     kept.put(states(10))
-    for first in range(10, 4000, 400):
-        kept.put(states(400, first=first))
+    for first in range(10, 1210, 300):
+        kept.put(states(300, first=first))
 
     assert [r.getMessage() for r in caplog.records] == [
         f"kept states: {tmp_path} has reached its limit of 0.000191 GiB; "
         "what does not fit into memory is computed again"
     ]
-    found = kept.get(states(4000))
-    assert equal(found, {key: states(4000)[key] for key in found}) and len(found) >= 10
+    every = states(1210)
+    found = kept.get(every)
+    assert equal(found, {key: every[key] for key in found}) and len(found) >= 10
     assert (tmp_path / NAME / "data.mdb").stat().st_size <= 200 * 1024
 
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from meta_models.errors import ModelError
 from meta_models.params import Params, leaves, stack
 from metalearn.algorithms.imaml import IMAML
 from metalearn.algorithms.maml import MAML
 from metalearn.algorithms.maml_plus_plus import maml_plus_plus, multi_step_weights
 from metalearn.algorithms.meta_curvature import Kronecker
+from metalearn.inner.higher_engine import Higher
 from metalearn.inner.loop import InnerLoop, inner_loop
 from metalearn.inner.optimizers import SGD, Adam, Momentum, Optimizer
 from metalearn.inner.rules import LearnedRates
@@ -109,6 +111,37 @@ def test_the_adjoint_gradient_is_the_unrolled_one(
     assert found.keys() == expected.keys() == state.keys()
     for key, value in expected.items():
         assert torch.allclose(found[key], value, rtol=1e-9, atol=1e-12), key
+
+
+@pytest.mark.parametrize("graph", ["first", "unrolled", "adjoint"])
+@pytest.mark.parametrize("parts", [("adapter", "head"), ("head",)])
+@pytest.mark.parametrize("chunks", [2, 3, 20])
+def test_parts_of_the_support_add_up_to_its_gradient(
+    chunks, parts, graph, language_model, make_episode, generic
+) -> None:
+    """Also where K varies, so that some parts of a task are padding."""
+    loop = replace(
+        LOOP,
+        rates={name: LOOP.rates[name] for name in parts},
+        gradient="unrolled" if graph == "first" else graph,
+    )
+    model, episode = language_model(), make_episode()
+    order = 1 if graph == "first" else 2
+    whole = MAML(model, loop, order=order)
+    parted = MAML(model, replace(loop, chunks=chunks), order=order)
+    state = state_of(whole, generic)
+
+    expected, found = (gradient_of(made, state, episode) for made in (whole, parted))
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=1e-9, atol=1e-12), key
+    ours, theirs = (made.adapt(state, episode.support)[-1] for made in (whole, parted))
+    for key, value in ours.items():
+        assert torch.allclose(theirs[key], value, rtol=1e-9, atol=1e-12), key
+
+
+def test_another_engine_takes_the_support_whole() -> None:
+    with pytest.raises(ModelError, match=r"inner\.chunks to 1"):
+        replace(LOOP, chunks=2, engine=Higher())
 
 
 def test_an_unknown_device_is_timed_once_and_the_log_says_what_is_faster(
