@@ -22,8 +22,10 @@ from meta_models.model import AdaptedModel
 from metalearn.learner import Learner
 from tasks.episode import Episode
 
-# Tokens of support in a pass at which a CPU is busy: measured at one thread (see `busy` in the
-# benchmark `estimate`); an accelerator takes all that fit.
+# Tokens of support in a pass at which a CPU is busy. At one thread, second-order MAML on MiniLM
+# took 0.28 s a task of 60 tokens alone, 0.24 s with 120 tokens a pass, 0.22 s with 240 and with
+# 480; longer tasks gained less than a twelfth (`python -m experiments.benchmarks.estimate busy`).
+# An accelerator takes all that fit, which was not measured.
 BUSY = 512
 # Numbers an activation graph may hold for each token, layer, hidden unit and step: some 30 were
 # seen in second order, more with wide feed-forward layers and long rows.
