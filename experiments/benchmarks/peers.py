@@ -8,8 +8,8 @@ gradient, tasks go one after the other, each with one backward through its own g
 eager and nothing drops out.  In first order, what a library offers for it is used.  Where only the
 head adapts, the features are computed once a task and the library adapts the head alone, as
 learn2learn's own example of ANIL does; without a gradient where there is no adapter.  With a
-bfloat16 backbone the weights are stored in it, the
-adapter stays float32 and the encoder runs under autocast.
+bfloat16 backbone the weights are stored in it, the adapter stays float32 and the encoder runs under
+autocast.
 """
 
 from __future__ import annotations

