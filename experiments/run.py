@@ -134,14 +134,16 @@ class _Run:
         """Everything that is not done yet."""
         failed = True
         try:
-            for cell in first_cells(self.experiment):
+            # What is trained comes first: its curves are waited for, and can show a mistake.
+            for cell in sorted(first_cells(self.experiment), key=lambda c: not self._trains(c)):
                 self._choose(cell)
             for cell in self._other_cells():
                 self._train(cell, must=True)
             for cell in self._all_cells():
                 self._test(cell)
             if self.folder and self.records:
-                conclude(self.folder, self.records.tracker, list(self.choices.values()))
+                choices = [self.choices[cell.slug] for cell in first_cells(self.experiment)]
+                conclude(self.folder, self.records.tracker, choices)
             failed = False
         finally:
             if self.records:
@@ -163,6 +165,9 @@ class _Run:
 
     def _workshop(self, cell: Cell) -> Workshop:
         return Workshop(variant(self.experiment, cell), self.kept)
+
+    def _trains(self, cell: Cell) -> bool:
+        return self._workshop(cell).learner(cell.learner).trains
 
     def _choose(self, first: Cell) -> None:
         """Score every trial on validation classes and keep the best."""

@@ -4,6 +4,7 @@
     python -m experiments.benchmarks layers        adapters on the top two layers
     python -m experiments.benchmarks packing       real texts: packed rows against padding
     python -m experiments.benchmarks length        over inner steps and tasks, with a figure
+    python -m experiments.benchmarks adjoint       its two ways to second derivatives
     python -m experiments.benchmarks copies        what a clone of an 8B model adds
     python -m experiments.benchmarks accelerator   --device cuda
     python -m experiments.benchmarks all
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         ("threads", "threads of torch"),
     ):
         given = getattr(effort, name)
-        kind = _whole if name == "warmup" else _count
+        kind = _whole if name == "warmup" else count
         parser.add_argument(f"--{name}", type=kind, default=given, help=f"{text} ({given})")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="rows that have it in their name")
@@ -74,10 +75,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _whole(text: str) -> int:
-    return 0 if text == "0" else _count(text)
+    return 0 if text == "0" else count(text)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A number of times, from the command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is no number of times; give 1 or more")

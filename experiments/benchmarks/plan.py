@@ -16,6 +16,8 @@ PEERS = ("torch.func", "higher", "learn2learn", "TorchOpt")
 """What metalearn is compared with; each is in `peers.py`."""
 PARTS = "metalearn, adjoint, 2 parts", {"inner.gradient": "adjoint", "inner.chunks": 2}
 """The adjoint with the support set in two parts, one after the other."""
+CLASSES = "metalearn, adjoint, 5 parts", {"inner.gradient": "adjoint", "inner.chunks": 5}
+"""In five parts: as many as there are classes."""
 LENGTHS = (2, 5, 10, 20, 35, 50)
 TASKS = (1, 2, 4, 8, 16)
 ACCELERATOR_TASKS = (1, 4, 16, 64)
@@ -189,13 +191,18 @@ def speed(device: str, smoke: bool) -> list[Case]:
 def layers(device: str, smoke: bool) -> list[Case]:
     """Adapters on the top two layers alone."""
     work = _work(device, smoke, layers=(4, 5))
-    second, first = "second order", "first order"
+    second, first, half = "second order", "first order", "second order, bfloat16"
+    at_half = replace(work, dtype="bfloat16")
+    passes = {"inner.tasks_per_pass": work.tasks}
+    whole, *rest = _beside(half, at_half, against=second)
     return [
         *_beside(second, work, ("unrolled", "adjoint")),
         *_beside(first, replace(work, order=1)),
         *_beside("head only", replace(work, head_only=True)),
         *_beside("head alone, no adapter", replace(work, head_only=True, frozen=True, layers=None)),
-        *_beside("second order, bfloat16", replace(work, dtype="bfloat16"), against=second),
+        whole,
+        replace(whole, name="metalearn, tasks in one pass", settings=whole.settings | passes),
+        *rest,
     ]
 
 
@@ -224,9 +231,28 @@ def length(device: str, smoke: bool) -> list[Case]:
             at = {"steps": size, "tasks": 1} if axis == "steps" else {"tasks": size}
             work = _work(device, smoke, **at)
             group = f"{axis} {size}"
-            rows.append(Case(group, PARTS[0], "metalearn", work, PARTS[1], axis=axis))
+            rows += [
+                Case(group, name, "metalearn", work, settings, axis=axis)
+                for name, settings in (PARTS, CLASSES)
+            ]
             rows += _beside(group, work, axis=axis)
     return rows
+
+
+def adjoint(device: str, smoke: bool) -> list[Case]:
+    """The two ways to the Hessian-vector products of the adjoint, on a single task."""
+    work = _work(device, smoke, tasks=1)
+    return [
+        Case(
+            "adjoint",
+            name,
+            "metalearn",
+            work,
+            {"inner.gradient": "adjoint", "inner.adjoint": way},
+            reference=way == "reverse",
+        )
+        for way, name in (("reverse", "reverse over reverse"), ("forward", "forward over reverse"))
+    ]
 
 
 def copies(device: str, smoke: bool) -> list[Case]:
@@ -266,6 +292,7 @@ FIGURES = {
     "layers": layers,
     "packing": packing,
     "length": length,
+    "adjoint": adjoint,
     "copies": copies,
     "accelerator": accelerator,
 }

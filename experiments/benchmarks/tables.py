@@ -36,8 +36,7 @@ def markdown(record: Record) -> str:
     if record["figure"] == "copies":
         return _copies(record)
     record = _at_one_thread(record)
-    packing = record["figure"] == "packing"
-    best = "padded" if packing else "best peer"
+    best = {"packing": "padded", "adjoint": "reverse"}.get(record["figure"], "best peer")
     counted = any("flops" in done for row in record["rows"] for done in row["rounds"])
     headers = [name.format(best=best) for name in HEADERS] + ["of matrix rate"] * counted
     lines = [headers, [":--", *["--:"] * (len(headers) - 1)]]
