@@ -5,6 +5,8 @@ Like `experiments.config`, this module must not import torch.
 
 from __future__ import annotations
 
+from typing import Any
+
 from experiments.config import (
     AdapterSettings,
     BackboneSettings,
@@ -79,6 +81,26 @@ ROWS = {"head.kind": ("slots",), "inner.rate": (0.1, 0.3), "inner.steps": (1, 3)
 """A grid for learners that learn the rows of their head."""
 PROTOTYPES = {"head.kind": ("prototype",), "inner.rate": (0.03, 0.1), "inner.steps": (1, 3)}
 """A grid for learners whose head starts from the task, near its optimum already."""
+
+
+def _adaptation(name: str, description: str, **settings: Any) -> Experiment:
+    """Learned adaptation on BANKING77."""
+    shared: dict[str, Any] = {
+        "learners": ("prototypes", "finetune", "anil", "maml"),
+        "family": BANKING77,
+        "adapter": AdapterSettings(layers=(3, 4, 5)),
+        "inner": InnerSettings(steps=3),
+        "outer": OuterSettings(
+            steps=40, tasks=4, validate_every=20, validation_tasks=40, patience=0
+        ),
+        "grids": {
+            # Fresh rows start at chance, so fine-tuning may also choose prototypes.
+            "finetune": {"head.kind": ("prototype", "slots"), "inner.rate": (0.1,)},
+            "anil": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
+            "maml": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
+        },
+    }
+    return Experiment(name=name, description=description, **(shared | settings))
 
 
 def _all_learners(family: FamilySettings) -> Experiment:
@@ -166,39 +188,26 @@ _ENTRIES = (
         evaluation=EvaluationSettings(tasks=600, reference="prototypes"),
         grids={"protonet": {"head.scale": (5.0, 10.0)}},
     ),
-    Experiment(
-        name="banking77-maml",
-        description="MAML and ANIL against naive fine-tuning, BANKING77 fold 01, 3 seeds",
-        learners=("prototypes", "finetune", "anil", "maml"),
-        family=BANKING77,
+    _adaptation(
+        "banking77-maml",
+        "MAML and ANIL against naive fine-tuning, BANKING77 fold 01, 3 seeds",
         seeds=(0, 1, 2),
-        adapter=AdapterSettings(layers=(3, 4, 5)),
         inner=InnerSettings(steps=3, tasks_per_pass=4),
-        outer=OuterSettings(steps=40, tasks=4, validate_every=20, validation_tasks=40, patience=0),
         evaluation=EvaluationSettings(tasks=200, reference="finetune"),
-        grids={
-            # Fresh rows start at chance, so fine-tuning may also choose prototypes.
-            "finetune": {"head.kind": ("prototype", "slots"), "inner.rate": (0.1,)},
-            "anil": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
-            "maml": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
-        },
     ),
-    Experiment(
-        name="banking77-maml-folds",
-        description="banking77-maml on all five folds and 600 tasks, one seed",
-        learners=("prototypes", "finetune", "anil", "maml"),
-        family=BANKING77,
+    _adaptation(
+        "banking77-maml-folds",
+        "banking77-maml on all five folds and 600 tasks, one seed",
         folds=FOLDS,
-        adapter=AdapterSettings(layers=(3, 4, 5)),
-        inner=InnerSettings(steps=3),
-        outer=OuterSettings(steps=40, tasks=4, validate_every=20, validation_tasks=40, patience=0),
         evaluation=EvaluationSettings(tasks=600, reference="finetune"),
-        grids={
-            # Fresh rows start at chance, so fine-tuning may also choose prototypes.
-            "finetune": {"head.kind": ("prototype", "slots"), "inner.rate": (0.1,)},
-            "anil": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
-            "maml": {"head.kind": ("slots",), "inner.rate": (0.1, 0.3)},
-        },
+    ),
+    _adaptation(
+        "banking77-maml-bf16",
+        "fold 01 of banking77-maml-folds on a bfloat16 backbone, without fine-tuning",
+        learners=("prototypes", "anil", "maml"),
+        folds=FOLDS[:1],
+        backbone=BackboneSettings(dtype="bfloat16"),
+        evaluation=EvaluationSettings(tasks=600),
     ),
     _all_learners(BANKING77),
     _all_learners(CLINC150),
