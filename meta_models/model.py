@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils._pytree import tree_map
 
+from meta_models.activations import Closed
 from meta_models.adapters import Adapter
 from meta_models.checkpointing import Checkpoints, recomputed
 from meta_models.errors import ModelError
@@ -155,6 +156,7 @@ class AdaptedModel(Model):
         if layout == "packed" and (why := "a context" if context else adapter.unpackable):
             _log.info("texts are padded in groups, not packed: %s", why)
             self.layout = "grouped"
+        self._closed = Closed(adapter.backbone.model)
         self._checkpoints = Checkpoints(layers_of(adapter.backbone)) if checkpoint else None
         self._arranged: OrderedDict[int, tuple[Tokens, Layout]] = OrderedDict()
 
@@ -243,7 +245,7 @@ class AdaptedModel(Model):
         inputs = (adapter, rows.ids, rows.mask, rows.segments, context, rows.states, rows.packing)
         kept = self._checkpoints
         if rows.ids.shape[0] == 1:
-            with kept.active() if kept else nullcontext():
+            with self._closed.active(), kept.active() if kept else nullcontext():
                 return self.adapter.hidden(*map(_only, inputs)).unsqueeze(0)
         if not self.batched:
             raise ModelError(
