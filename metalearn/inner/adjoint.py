@@ -31,8 +31,8 @@ Mode = Literal["auto", "reverse", "forward"]
 
 Loss = Callable[[Params], Tensor]
 
-# By device. On a CPU tangents took about twice as long, timed by hand on MiniLM; another device is
-# timed at its first product.
+# By device. On a CPU tangents took a third longer, by `python -m experiments.benchmarks adjoint`;
+# another device is timed at its first product.
 _faster: dict[str, Literal["reverse", "forward"]] = {"cpu": "reverse"}
 _log = logging.getLogger(__name__)
 
