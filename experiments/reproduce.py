@@ -56,8 +56,8 @@ def reproduce(
         0 if every value is inside its band or nothing is judged, else 1.
 
     Raises:
-        UserError: If there is no such reproduction, the file cannot be written, or the entry keeps
-            no run folder.
+        UserError: If there is no such reproduction, the file cannot be written, the entry keeps no
+            run folder, or that is a file.
     """
     reproduction = registry.load(key)
     # Before the minutes of work, not after them.
@@ -65,6 +65,8 @@ def reproduce(
         raise UserError(f"--output {output} is no file in an existing folder; make the folder")
     if run_dir is not None and not reproduction.resumes:
         raise UserError(f"{key} takes minutes and keeps no run folder; drop --run-dir")
+    if run_dir is not None and run_dir.exists() and not run_dir.is_dir():
+        raise UserError(f"{run_dir} is a file; choose another --run-dir")
     began, worked = time.perf_counter(), _cpu_seconds()
     with _folder(reproduction, seed, smoke, run_dir) as folder:
         resumed = folder.is_dir() and any(folder.iterdir())

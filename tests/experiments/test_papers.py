@@ -158,10 +158,12 @@ def test_every_quantity_is_measured_and_nothing_else():
         ("reproduce maml-sinusoid --output missing/x.json", "make the folder"),
         ("reproduce maml-sinusoid --output .", "is no file"),
         ("reproduce maml-sinusoid --run-dir x", "keeps no run folder; drop --run-dir"),
+        ("reproduce protaugment --run-dir x.json", "x.json is a file; choose another --run-dir"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_remedy(words, expected, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    Path("x.json").touch()
     assert main(words.split()) == 2
     said = capsys.readouterr().err
     assert said.startswith("metalearn: ") and said.count("\n") == 1 and expected in said
