@@ -135,34 +135,13 @@ def _all_learners(family: FamilySettings) -> Experiment:
     )
 
 
-_ENTRIES = (
-    Experiment(
-        name="quickstart",
-        description="MAML beside the baselines on the embedded family, 5-way 1-shot",
-        learners=("prototypes", "majority", "logistic", "finetune", "maml"),
-        inner=InnerSettings(steps=3, rate=0.05, tasks_per_pass=4),
-        outer=OuterSettings(
-            steps=24, tasks=4, rate=2e-3, warmup=4, validate_every=12, validation_tasks=16
-        ),
-        evaluation=EvaluationSettings(tasks=50),
-        grids={"maml": {"head.kind": ("slots",)}},
-    ),
-    Experiment(
-        name="banking77-frozen",
-        description="frozen prototypes on BANKING77, five folds, 600 tasks, 1 and 5 shots",
-        learners=("prototypes", "logistic"),
-        family=BANKING77,
-        folds=FOLDS,
-        episodes=EpisodeSettings(shots=(1, 5)),
-        inner=InnerSettings(tasks_per_pass=4),
-        evaluation=EvaluationSettings(tasks=600),
-        grids={"logistic": {"baselines.strength": (1.0, 10.0, 100.0)}},
-    ),
-    Experiment(
-        name="banking77-protonet",
-        description="ProtoNet on LoRA against frozen prototypes, BANKING77, five folds, 600 tasks",
+def _learned_metric(family: FamilySettings, title: str) -> Experiment:
+    """ProtoNet on LoRA, its temperature and its step chosen on validation classes."""
+    return Experiment(
+        name=f"{family.name}-protonet",
+        description=f"ProtoNet on LoRA against frozen prototypes, {title}, five folds, 600 tasks",
         learners=("prototypes", "protonet"),
-        family=BANKING77,
+        family=family,
         folds=FOLDS,
         # One-shot tasks over all training classes; no second order, so fused attention will do.
         episodes=EpisodeSettings(shots=(1, 5), train_ways=0, train_shots=(1, 1), train_queries=5),
@@ -187,7 +166,34 @@ _ENTRIES = (
         ),
         evaluation=EvaluationSettings(tasks=600, reference="prototypes"),
         grids={"protonet": {"head.scale": (5.0, 10.0)}},
+    )
+
+
+_ENTRIES = (
+    Experiment(
+        name="quickstart",
+        description="MAML beside the baselines on the embedded family, 5-way 1-shot",
+        learners=("prototypes", "majority", "logistic", "finetune", "maml"),
+        inner=InnerSettings(steps=3, rate=0.05, tasks_per_pass=4),
+        outer=OuterSettings(
+            steps=24, tasks=4, rate=2e-3, warmup=4, validate_every=12, validation_tasks=16
+        ),
+        evaluation=EvaluationSettings(tasks=50),
+        grids={"maml": {"head.kind": ("slots",)}},
     ),
+    Experiment(
+        name="banking77-frozen",
+        description="frozen prototypes on BANKING77, five folds, 600 tasks, 1 and 5 shots",
+        learners=("prototypes", "logistic"),
+        family=BANKING77,
+        folds=FOLDS,
+        episodes=EpisodeSettings(shots=(1, 5)),
+        inner=InnerSettings(tasks_per_pass=4),
+        evaluation=EvaluationSettings(tasks=600),
+        grids={"logistic": {"baselines.strength": (1.0, 10.0, 100.0)}},
+    ),
+    _learned_metric(BANKING77, "BANKING77"),
+    _learned_metric(CLINC150, "CLINC150"),
     _adaptation(
         "banking77-maml",
         "MAML and ANIL against naive fine-tuning, BANKING77 fold 01, 3 seeds",

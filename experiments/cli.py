@@ -152,6 +152,12 @@ def _parser() -> _Parser:
         "--smoke", action="store_true", help="a hundredth of the budget: only tries the code"
     )
     reproduce.add_argument("--output", type=Path, metavar="FILE.json", help="keep the record")
+    reproduce.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="where a long one keeps what is done, and goes on from (default: runs/KEY-seedN)",
+    )
 
     report = add("report", _report)
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
@@ -363,7 +369,11 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     from experiments.reproduce import reproduce
 
     return reproduce(
-        arguments.key, seed=arguments.seed, smoke=arguments.smoke, output=arguments.output
+        arguments.key,
+        seed=arguments.seed,
+        smoke=arguments.smoke,
+        output=arguments.output,
+        run_dir=arguments.run_dir,
     )
 
 

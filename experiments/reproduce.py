@@ -3,15 +3,20 @@
     metalearn reproduce KEY --output experiments/results/papers/KEY.json
 
 A record holds every published and measured value with its band and verdict, the settings, the
-seed, the seconds it took and the environment.
+seed, the seconds it took and the environment.  An entry that takes long keeps what is done in a run
+folder, `--run-dir`, from which the same command goes on after an interruption.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -21,14 +26,22 @@ from rich.table import Table
 from experiments.errors import UserError
 from experiments.files import read_json, write_json
 from experiments.papers import registry
-from experiments.papers.reproduction import Measured, Quantity, Reproduction
+from experiments.papers.reproduction import Job, Measured, Quantity, Reproduction
 
 Record = dict[str, Any]
 HEADERS = ("quantity", "published", "re-run", "measured", "band", "verdict")
+UNMEASURED = "not measured yet"
 SMOKE = "smoke test on a hundredth of the budget: these numbers mean nothing"
 
 
-def reproduce(key: str, *, seed: int = 0, smoke: bool = False, output: Path | None = None) -> int:
+def reproduce(
+    key: str,
+    *,
+    seed: int = 0,
+    smoke: bool = False,
+    output: Path | None = None,
+    run_dir: Path | None = None,
+) -> int:
     """Run a reproduction and print it.
 
     Args:
@@ -36,27 +49,52 @@ def reproduce(key: str, *, seed: int = 0, smoke: bool = False, output: Path | No
         seed: Seed of its training.
         smoke: Run the same code on a hundredth of the budget; nothing is judged.
         output: JSON file for the record.
+        run_dir: Where an entry that resumes keeps what is done; None: below `runs/`, for a smoke
+            test nowhere.
 
     Returns:
         0 if every value is inside its band or nothing is judged, else 1.
 
     Raises:
-        UserError: If there is no such reproduction, or the file cannot be written.
+        UserError: If there is no such reproduction, the file cannot be written, the entry keeps no
+            run folder, or that is a file.
     """
     reproduction = registry.load(key)
     # Before the minutes of work, not after them.
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output {output} is no file in an existing folder; make the folder")
+    if run_dir is not None and not reproduction.resumes:
+        raise UserError(f"{key} takes minutes and keeps no run folder; drop --run-dir")
+    if run_dir is not None and run_dir.exists() and not run_dir.is_dir():
+        raise UserError(f"{run_dir} is a file; choose another --run-dir")
     began, worked = time.perf_counter(), _cpu_seconds()
-    measured = reproduction.run(seed, smoke)
+    with _folder(reproduction, seed, smoke, run_dir) as folder:
+        resumed = folder.is_dir() and any(folder.iterdir())
+        measured = reproduction.run(Job(seed, smoke, folder))
     seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": _cpu_seconds() - worked}
-    made = record(reproduction, measured, seed=seed, smoke=smoke) | seconds
+    # What was done before is not in the seconds.
+    made = record(reproduction, measured, seed=seed, smoke=smoke) | seconds | {"resumed": resumed}
     show(reproduction, made)
     if output is not None:
         from experiments.folder import environment
 
         write_json(output, made | {"environment": environment()})
     return int(made["verdict"] == "outside")
+
+
+@contextmanager
+def _folder(
+    reproduction: Reproduction, seed: int, smoke: bool, run_dir: Path | None
+) -> Iterator[Path]:
+    """The folder of a run; nothing is kept of a smoke test that names none."""
+    if smoke and run_dir is None:
+        with TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    folder = run_dir or Path("runs") / f"{reproduction.key}-seed{seed}"
+    if reproduction.resumes:
+        print(f"in {folder}: the same command goes on after an interruption", file=sys.stderr)
+    yield folder
 
 
 def _cpu_seconds() -> float:
@@ -101,6 +139,7 @@ def record(
         "number": reproduction.number,
         "key": reproduction.key,
         "title": reproduction.title,
+        "comparison": reproduction.comparison,
         "seed": seed,
         "smoke": smoke,
         "verdict": "outside" if "outside" in verdicts else "inside" if verdicts else "",
@@ -118,8 +157,15 @@ def show(reproduction: Reproduction, made: Record) -> None:
     """Print a reproduction: claim, protocol, values side by side, verdict."""
     console = Console(highlight=False)
     console.print(f"{reproduction.number} {reproduction.title}", markup=False)
-    for name in ("claim", "protocol", "source", "note"):
-        if text := getattr(reproduction, name):
+    said = {
+        "a comparison, not a reproduction": reproduction.comparison,
+        "claim": reproduction.claim,
+        "protocol": reproduction.protocol,
+        "source": reproduction.source,
+        "note": reproduction.note,
+    }
+    for name, text in said.items():
+        if text:
             console.print(f"{name}: {text}", markup=False)
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
     for name in HEADERS:
@@ -130,8 +176,9 @@ def show(reproduction: Reproduction, made: Record) -> None:
     console.print(table)
     judged = [value for value in made["values"] if value["verdict"]]
     inside = sum(value["verdict"] == "inside" for value in judged)
-    said = SMOKE if made["smoke"] else f"{inside} of {len(judged)} values inside their bands"
-    console.print(f"{said}; seed {made['seed']}, {made['seconds']:.0f} s", markup=False)
+    outcome = SMOKE if made["smoke"] else f"{inside} of {len(judged)} values inside their bands"
+    since = " since it was resumed" if made["resumed"] else ""
+    console.print(f"{outcome}; seed {made['seed']}, {made['seconds']:.0f} s{since}", markup=False)
 
 
 def cells(value: Record) -> list[str]:
@@ -161,17 +208,20 @@ def markdown(folder: Path) -> str:
     """The table of the records in a folder, for the README: what is published or has a band.
 
     Raises:
-        UserError: If a record is of a smoke test, or of no reproduction.
+        UserError: If a record is of a smoke test.
     """
     rows = [["", *HEADERS, "CPU min"], [":--", ":--", *["--:"] * 4, ":--", "--:"]]
     for key in registry.FILES:
-        path = folder / f"{key}.json"
+        path, entry = folder / f"{key}.json", registry.load(key)
+        name = f"{entry.number} `{key}`{', a comparison' if entry.comparison else ''}"
         if not path.exists():
+            rows.append([name, UNMEASURED, *[""] * 6])
             continue
         made = read_json(path)
         if made["smoke"]:
             raise UserError(f"{path} is of a smoke test; run metalearn reproduce {key}")
-        first = [f"{made['number']} `{key}`", f"{made['cpu_seconds'] / 60:.1f}"]
+        least = "> " if made.get("resumed") else ""
+        first = [name, f"{least}{made['cpu_seconds'] / 60:.1f}"]
         for value in made["values"]:
             if value["published"] is None and not value["verdict"]:
                 continue

@@ -6,7 +6,7 @@ section 5.1 and table 1.
 
 from __future__ import annotations
 
-from experiments.papers.reproduction import Measured, Quantity, Reproduction
+from experiments.papers.reproduction import Job, Measured, Quantity, Reproduction
 from experiments.papers.sinusoids import SINUSOIDS, mean, meta_train, query_errors, smaller
 
 EXPERIMENT = SINUSOIDS.override(
@@ -41,11 +41,11 @@ def _first(context: int) -> str:
     return f"n = {context}, first {PROTOCOL_TASKS} tasks"
 
 
-def run(seed: int, smoke: bool) -> Measured:
+def run(job: Job) -> Measured:
     """Meta-train with each number of context parameters, then judge on the same tasks."""
-    experiment = smaller(EXPERIMENT) if smoke else EXPERIMENT
+    experiment = smaller(EXPERIMENT) if job.smoke else EXPERIMENT
     experiments = {f"n={n}": experiment.override({"inner.context": n}) for n in ERRORS}
-    states = meta_train(experiments, seed, SHOTS)
+    states = meta_train(experiments, job.seed, SHOTS)
     measured: Measured = {}
     for context in ERRORS:
         name = f"n={context}"

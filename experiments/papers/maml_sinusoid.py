@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from experiments.papers.reproduction import Estimate, Measured, Quantity, Reproduction
+from experiments.papers.reproduction import Estimate, Job, Measured, Quantity, Reproduction
 from experiments.papers.sinusoids import SINUSOIDS, mean, meta_train, query_errors, smaller
 
 EXPERIMENT = SINUSOIDS.override(
@@ -42,10 +42,10 @@ def _quantity(shots: int, step: int) -> Quantity:
     return Quantity(_name(shots, step), rerun=RERUN[shots][step], low=low, high=high)
 
 
-def run(seed: int, smoke: bool) -> Measured:
+def run(job: Job) -> Measured:
     """Meta-train, then follow ten steps at each number of shots."""
-    experiment = smaller(EXPERIMENT) if smoke else EXPERIMENT
-    state = meta_train({"loss": experiment}, seed, TRAIN_SHOTS)["loss"]
+    experiment = smaller(EXPERIMENT) if job.smoke else EXPERIMENT
+    state = meta_train({"loss": experiment}, job.seed, TRAIN_SHOTS)["loss"]
     measured: Measured = {}
     changes: list[Estimate] = []
     for shots in RERUN:

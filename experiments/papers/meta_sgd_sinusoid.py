@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from experiments.papers.reproduction import Measured, Quantity, Reproduction
+from experiments.papers.reproduction import Job, Measured, Quantity, Reproduction
 from experiments.papers.sinusoids import SINUSOIDS, mean, meta_train, query_errors, ratio, smaller
 
 MAML = SINUSOIDS.override(
@@ -40,12 +40,12 @@ def _ratio(shots: int) -> Quantity:
     return Quantity(f"Meta-SGD / MAML, {shots}-shot", published, rerun, *BAND)
 
 
-def run(seed: int, smoke: bool) -> Measured:
+def run(job: Job) -> Measured:
     """Meta-train both on the same tasks, then judge both on the same tasks."""
     experiments = {"MAML": MAML, "Meta-SGD": META_SGD}
-    if smoke:
+    if job.smoke:
         experiments = {name: smaller(experiment) for name, experiment in experiments.items()}
-    states = meta_train(experiments, seed, TRAIN_SHOTS)
+    states = meta_train(experiments, job.seed, TRAIN_SHOTS)
     measured: Measured = {}
     for shots in MAML_ERRORS:
         errors = {

@@ -8,9 +8,11 @@ from experiments.errors import UserError, nearest
 from experiments.papers.reproduction import Reproduction
 
 FILES = {
+    "mteb-banking77": "mteb_banking77",
     "maml-sinusoid": "maml_sinusoid",
     "cavia-sinusoid": "cavia_sinusoid",
     "meta-sgd-sinusoid": "meta_sgd_sinusoid",
+    "protaugment": "protaugment",
 }
 """File of this package by key, in the order of the list."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Verdict = Literal["inside", "outside", ""]
@@ -82,6 +83,21 @@ Measured = dict[str, Estimate]
 
 
 @dataclass(frozen=True)
+class Job:
+    """What a run is asked for.
+
+    Attributes:
+        seed: Of whatever is random and not fixed by the protocol.
+        smoke: Run the same code on a hundredth of the budget.
+        folder: Where a run that can be resumed keeps what is done.
+    """
+
+    seed: int
+    smoke: bool
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Reproduction:
     """A published result and how to measure it.
 
@@ -93,9 +109,12 @@ class Reproduction:
         protocol: What is done here, so that somebody else could do it.
         source: Where the protocol and the published numbers stand.
         quantities: What is measured, in the order of the table.
-        run: Measures every quantity: `run(seed, smoke)`; smoke: on a hundredth of the budget.
+        run: Measures every quantity.
         settings: What the run is made with, for the record; an experiment by a name of its own.
+        comparison: Why the numbers are compared with the published ones and reproduce none, where
+            something that matters is another than the source's.
         note: What a reader of the numbers must know.
+        resumes: Whether a run that was killed goes on from its folder.
     """
 
     number: str
@@ -105,6 +124,8 @@ class Reproduction:
     protocol: str
     source: str
     quantities: tuple[Quantity, ...]
-    run: Callable[[int, bool], Measured]
+    run: Callable[[Job], Measured]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    comparison: str = ""
     note: str = ""
+    resumes: bool = False
