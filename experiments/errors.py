@@ -29,3 +29,14 @@ def nearest(given: str, names: Iterable[str]) -> str:
     """
     close = get_close_matches(given, list(names), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def one_of(given: object, names: Iterable[str]) -> str:
+    """Like `nearest`, but where no name is near they are all told.
+
+    Example:
+        >>> one_of("rando", ["grid", "random"]), one_of("x", ["grid", "random"])
+        ('; did you mean random?', '; it is one of grid, random')
+    """
+    known = list(names)
+    return nearest(str(given), known) or f"; it is one of {', '.join(known)}"

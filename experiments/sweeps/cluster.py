@@ -162,7 +162,7 @@ def run_trials(
         tune.Tuner(
             tune.with_resources(trial, resources),
             tune_config=tune.TuneConfig(
-                search_alg=proposals,
+                search_alg=_searcher(proposals),
                 scheduler=scheduler(halving, metric, earlier),
                 num_samples=-1,
                 max_concurrent_trials=each.parallel,
@@ -175,6 +175,35 @@ def run_trials(
                 verbose=0,
             ),
         ).fit()
+
+
+def _searcher(proposals: Proposals) -> Any:
+    """Proposals as Ray Tune asks for them."""
+    from ray.tune.search import Searcher
+
+    class Asked(Searcher):
+        def suggest(self, trial_id: str) -> Any:
+            return proposals.start(trial_id) or Searcher.FINISHED
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            proposals.look(trial_id)
+
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
+            proposals.end(trial_id, result, error)
+
+        def save(self, checkpoint_path: str) -> None:
+            """The ledger is on the disk, and read when a sweep is resumed."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Never asked for."""
+
+        def __reduce__(self) -> Any:
+            # Ray Tune keeps a copy on the disk, from which nobody reads.
+            return Searcher, ()
+
+    return Asked()
 
 
 def scheduler(halving: Halving | None, metric: str, earlier: Sequence[Sequence[float]]) -> Any:

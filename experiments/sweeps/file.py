@@ -20,15 +20,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UserError, nearest
+from experiments.errors import UserError, nearest, one_of
 from experiments.standing import VALIDATION
 from experiments.sweeps import space
-from experiments.sweeps.space import Parameter
+from experiments.sweeps.space import Parameter, check_keys
 
 METHODS = ("grid", "random", "bayes")
 KEYS = (
@@ -124,10 +123,10 @@ def read(content: dict[str, Any], name: str) -> Sweep:
     for key in ("scheduler", "metrics"):
         if key in content:
             raise UserError(f"{key} is for W&B's own optimizers; use method and metric")
-    _check_keys("", content, KEYS)
+    check_keys("the file", content, KEYS)
     method = content.get("method")
     if method not in METHODS:
-        raise UserError(f"no method {method}{_known(method, METHODS)}")
+        raise UserError(f"no method {method}{one_of(method, METHODS)}")
     parameters = _parameters(content.get("parameters"))
     cap = content.get("run_cap")
     if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
@@ -157,19 +156,6 @@ def read(content: dict[str, Any], name: str) -> Sweep:
     )
 
 
-def _known(given: Any, names: Sequence[str]) -> str:
-    return nearest(str(given), names) or f"; it is one of {', '.join(names)}"
-
-
-def _check_keys(where: str, content: Any, keys: Sequence[str]) -> None:
-    before = f"{where}: " if where else ""
-    if not isinstance(content, dict):
-        raise UserError(f"{before}{content!r} has no keys; give some of {', '.join(keys)}")
-    for key in content:
-        if key not in keys:
-            raise UserError(f"{before}no key {key}{_known(key, keys)}")
-
-
 def _parameters(content: Any, prefix: str = "") -> tuple[Parameter, ...]:
     """Parameters by dotted name: those below `parameters` of a parameter are its settings."""
     if not isinstance(content, dict) or not content:
@@ -179,7 +165,7 @@ def _parameters(content: Any, prefix: str = "") -> tuple[Parameter, ...]:
     for key, given in content.items():
         name = f"{prefix}{key}".replace("-", "_")
         if isinstance(given, dict) and "parameters" in given:
-            _check_keys(f"parameters: {name}", given, ("parameters",))
+            check_keys(f"parameters: {name}", given, ("parameters",))
             found += _parameters(given["parameters"], f"{name}.")
         else:
             found.append(space.parse(name, given))
@@ -191,7 +177,7 @@ def _parameters(content: Any, prefix: str = "") -> tuple[Parameter, ...]:
 
 
 def _metric(content: Any) -> tuple[str, float | None]:
-    _check_keys("metric", content, METRIC_KEYS)
+    check_keys("metric", content, METRIC_KEYS)
     name, goal = content.get("name"), content.get("goal", "minimize")
     learner, _, last = str(name).rpartition("/")
     if last != VALIDATION:
@@ -212,7 +198,7 @@ def _halving(content: Any) -> Halving | None:
     if content is None:
         return None
     where = "early_terminate"
-    _check_keys(where, content, HALVING_KEYS)
+    check_keys(where, content, HALVING_KEYS)
     if content.get("type") != "hyperband":
         raise UserError(f"{where}: no type {content.get('type')}; give type: hyperband")
     numbers = {key: content[key] for key in ("min_iter", "max_iter", "s", "eta") if key in content}

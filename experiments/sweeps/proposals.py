@@ -9,11 +9,10 @@ Paper: Bergstra, Bardenet, Bengio, Kegl, "Algorithms for Hyper-Parameter Optimiz
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ray.tune.search import Searcher
 
 from experiments.sweeps.file import Sweep
 from experiments.sweeps.ledger import Ledger, Trial
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from experiments.sweeps.board import Board
 
 
-class Proposals(Searcher):
-    """Hands out trials to Ray Tune and enters in the ledger how they end.
+class Proposals:
+    """Hands out trials and enters in the ledger how they end.
 
     Args:
         sweep: What is asked for.
@@ -40,7 +39,6 @@ class Proposals(Searcher):
     def __init__(
         self, sweep: Sweep, seed: int, base: Experiment, ledger: Ledger, board: Board
     ) -> None:
-        super().__init__(metric=sweep.metric, mode="max")
         self._sweep = sweep
         self._seed = seed
         self._base = base
@@ -50,39 +48,27 @@ class Proposals(Searcher):
         self._left = [trial for trial in ledger.trials if not trial.settled]
         self._running: dict[str, Trial] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial for Ray Tune, or the word that there is none."""
+    def start(self, key: str) -> dict[str, Any] | None:
+        """What the next trial is run with, under this key from now on; None: there is none."""
         trial = self._left.pop(0) if self._left else self._new()
         if trial is None:
-            return Searcher.FINISHED
-        self._running[trial_id] = trial
+            return None
+        self._running[key] = trial
         self._board.start(trial)
         experiment = self._base.override(trial.settings)
         return {"trial": trial.name, "experiment": experiment.model_dump_json()}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Show what a trial reports."""
-        trial = self._running[trial_id]
+    def look(self, key: str) -> None:
+        """Show how a trial stands: it has reported something."""
+        trial = self._running[key]
         self._ledger.look(trial)
         self._board.update(trial)
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False, **_: Any
-    ) -> None:
-        """Enter how a trial ended."""
-        trial = self._running.pop(trial_id)
-        self._ledger.settle(trial, result, error)
+    def end(self, key: str, last: Mapping[str, Any] | None, lost: bool) -> None:
+        """Enter how a trial ended, see `Ledger.settle`."""
+        trial = self._running.pop(key)
+        self._ledger.settle(trial, last, lost)
         self._board.end(trial, self._ledger)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is on the disk."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is read when the sweep starts."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing, for the copies that Ray Tune keeps on the disk."""
-        return {}
 
     def _new(self) -> Trial | None:
         number, best = len(self._ledger.trials), self._ledger.best()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.errors import UserError, nearest
+from experiments.errors import UserError, nearest, one_of
 
 Point = dict[str, float]
 """Coordinates by name of the parameter."""
@@ -155,19 +155,19 @@ def parse(name: str, given: Any) -> Parameter:
         raise UserError(f"{where}: {given!r} is no parameter; give value, values, or min and max")
     distribution = given.get("distribution") or _implied(where, given)
     if distribution not in NAMES:
-        raise UserError(f"{where}: no distribution {distribution}{_known(distribution, NAMES)}")
+        raise UserError(f"{where}: no distribution {distribution}{one_of(distribution, NAMES)}")
     if distribution == "constant":
-        _check_keys(where, given, ("value",))
+        check_keys(where, given, ("value", "distribution"), ("value",))
         return Choice(name, (given["value"],))
     if distribution.startswith("categorical"):
-        weighted = distribution != "categorical"
-        _check_keys(where, given, ("values", "probabilities") if weighted else ("values",))
+        keys = ("values",) if distribution == "categorical" else ("values", "probabilities")
+        check_keys(where, given, (*keys, "distribution"), keys)
         return _choice(where, name, given)
     base = distribution.removeprefix("q_")
     stepped = base != distribution
     keys = SHAPES.get(base, ("min", "max"))
-    optional = [key for key in (*keys, "q") if key in DEFAULTS or (key == "q" and stepped)]
-    _check_keys(where, given, keys, optional)
+    needed = [key for key in keys if key not in DEFAULTS]
+    check_keys(where, given, (*keys, *(["q"] if stepped else []), "distribution"), needed)
     first, second = (_number(where, key, given.get(key, DEFAULTS.get(key))) for key in keys)
     _check_shape(where, base, first, second)
     step = _number(where, "q", given.get("q", 1)) if stepped else None
@@ -189,19 +189,19 @@ def _implied(where: str, given: dict[str, Any]) -> str:
     raise UserError(f"{where}: give value, values, or min and max{hint}")
 
 
-def _known(given: Any, names: Sequence[str]) -> str:
-    return nearest(str(given), names) or f"; it is one of {', '.join(names)}"
+def check_keys(where: str, given: Any, known: Sequence[str], needed: Sequence[str] = ()) -> None:
+    """Refuse what has no keys, one that is not known, or lacks one that is needed.
 
-
-def _check_keys(
-    where: str, given: dict[str, Any], keys: Sequence[str], optional: Sequence[str] = ()
-) -> None:
-    known = (*keys, *optional, "distribution")
+    Raises:
+        UserError: If so.
+    """
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: {given!r} has no keys; give some of {', '.join(known)}")
     for key in given:
         if key not in known:
-            raise UserError(f"{where}: no key {key}{_known(key, dict.fromkeys(known))}")
-    for key in keys:
-        if key not in given and key not in optional:
+            raise UserError(f"{where}: no key {key}{one_of(key, known)}")
+    for key in needed:
+        if key not in given:
             raise UserError(f"{where}: {key} is missing; add it")
 
 
