@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 1, not reproduced; 2, a mistake of the user; 3, another process was lost.
+        The exit status: 1, not reproduced, or a trial failed; 2, a mistake of the user; 3, another
+        process was lost.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -217,8 +217,8 @@ def _refuse_other(folder: Path, wanted: dict[str, Any]) -> None:
     now = flatten(wanted)
     differing = [
         name.removeprefix("sweep.").removeprefix("experiment.")
-        for name in now
-        if name not in ("sweep.cap", "sweep.target") and now[name] != stored.get(name)
+        for name in dict.fromkeys([*now, *stored])
+        if name not in ("sweep.cap", "sweep.target") and now.get(name) != stored.get(name)
     ]
     if differing:
         raise UserError(

@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from experiments.catalog import EXPERIMENTS
 from experiments.cli import main
+from experiments.config import Experiment
 from experiments.errors import UserError
 from experiments.settings import parse as parse_options
 from experiments.standing import Standing
 from experiments.sweeps import space
+from experiments.sweeps.board import Board
 from experiments.sweeps.cluster import Share, share
 from experiments.sweeps.file import Halving, read
-from experiments.sweeps.ledger import Trial
+from experiments.sweeps.ledger import Ledger, Trial
 from experiments.sweeps.space import Choice, Range, parse, settings
+from experiments.sweeps.summary import ranked
 
 SMALL = "--outer.steps 4 --outer.tasks 2 --outer.validation-tasks 2 --evaluation.tasks 2"
 COMMAND = [
@@ -87,6 +91,8 @@ def test_the_file_is_one_of_wandb():
     example = yaml.safe_load(docstring.split("besides:\n\n")[1].split("\n\nReference")[0])
     jsonschema.validate(example, json.loads(schema.read_text()))
     assert read(example, "").experiment == "quickstart"
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert yaml.safe_load(readme.split("```yaml\n")[1].split("```")[0]) == example
 
 
 RATE = "parameters/inner.rate"
@@ -291,6 +297,68 @@ def test_bayes_proposes_by_seed_and_what_came_before():
     found = importance(parameters, trials)
     assert set(found) == {"a", "b"} and found["b"] > found["a"]
     assert importance(parameters, trials[:2]) == {}
+
+
+def test_the_ledger_enters_how_a_trial_ended(tmp_path):
+    ledger = Ledger(tmp_path, "validation")
+    reason = {"reason": "loss nan"}
+    cases: list[tuple[bool, dict | None, bool, str]] = [
+        (True, None, False, "finished"),
+        (False, {"validation": 0.5}, False, "stopped"),
+        (False, {"ended": "diverged"} | reason, False, "diverged"),
+        (False, {"ended": "failed"} | reason, False, "failed"),
+        (False, None, True, "failed"),
+        (True, None, True, "finished"),  # its process died after the end
+    ]
+    for number, (done, last, lost, expected) in enumerate(cases):
+        trial = ledger.add({"inner.rate": 0.5}, {"inner.rate": 0.1})
+        folder = ledger.run_folder(trial)
+        folder.mkdir()
+        record = {"learner": "maml", "fold": "", "shots": 1, "validation": number / 10}
+        lines = [json.dumps(record | {"seed": seed}) + "\n" for seed in (0, 1)]
+        (folder / "metrics.jsonl").write_text("".join(lines))
+        if done:
+            (folder / "result.json").write_text("{}")
+        ledger.settle(trial, last, lost)
+        assert (trial.state, trial.settled) == (expected, expected != "failed")
+        assert (trial.score, trial.half, trial.validations) == (number / 10, 0.0, 2)
+    assert Ledger.open(tmp_path, "validation") == ledger
+    best = ledger.best()
+    assert best is not None and best.number == 5
+    order = [trial.number for trial in ranked(ledger.trials)]
+    assert order == [5, 0, 1, 2, 4, 3]
+
+
+def test_trials_come_from_what_was_left_then_from_the_plan(tmp_path):
+    pytest.importorskip("optuna")
+    from experiments.sweeps.proposals import Proposals
+
+    content = changed("method", "random") | {"run_cap": 3}
+    sweep, base = read(content, ""), EXPERIMENTS["sinusoid-maml"]
+    ledger = Ledger(tmp_path, "validation")
+    console = Console(quiet=True)
+    first = Proposals(sweep, 0, base, ledger, Board(3, console))
+    given = [first.start(key) for key in "abc"]
+    assert first.start("d") is None
+    assert [config["trial"] for config in given if config] == [f"trial-00{i}" for i in range(3)]
+    first.end("b", {"ended": "diverged", "reason": "loss nan"}, lost=False)
+    # The others were open when the sweep died: they come first, and nothing new.
+    again = Ledger.open(tmp_path, "validation")
+    second = Proposals(sweep, 0, base, again, Board(3, console))
+    assert [second.start(key) for key in "abc"] == [given[0], given[2], None]
+
+
+def test_a_target_ends_a_sweep(tmp_path):
+    from experiments.sweeps.proposals import Proposals
+
+    content = changed("method", "random")
+    content["metric"]["target"] = 0.9
+    best = Trial(0, {}, {}, "finished", 0.95)
+    ledger = Ledger(tmp_path, "validation", [best])
+    made = Proposals(read(content, ""), 0, Experiment(), ledger, Board(2, Console(quiet=True)))
+    assert made.start("a") is None
+    best.score = 0.85
+    assert made.start("a") is not None
 
 
 def test_cores_and_cards_are_shared():

@@ -1,0 +1,221 @@
+"""Sweeps on a cluster of two nodes, one of which dies, and sweeps that die themselves."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+import experiments.run
+from experiments.catalog import EXPERIMENTS
+from experiments.cli import main
+from experiments.compare import differences
+from experiments.config import Experiment
+from experiments.files import read_json
+from experiments.metrics import read_metrics
+from experiments.run import run
+from experiments.sweeps.board import Board
+from experiments.sweeps.cluster import SETTINGS, scheduler
+from experiments.sweeps.file import Halving
+from experiments.sweeps.ledger import Trial
+from experiments.wandb_offline import read_records, run_directories
+
+ROOT = Path(__file__).parents[2]
+RATES = [0.001, 0.002, 0.02]
+SMALL = {
+    "learners": ("maml",),
+    "outer.steps": 6,
+    "outer.tasks": 2,
+    "outer.warmup": 0,
+    "outer.validate_every": 2,
+    "outer.validation_tasks": 4,
+    "outer.checkpoint_every": 1,
+    "inner.steps": 2,
+    "evaluation.tasks": 4,
+    "evaluation.resamples": 20,
+    "threads": 1,
+    "tracking.mode": "disabled",
+}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of one node with one core; a test may add nodes."""
+    pytest.importorskip("optuna")
+    pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, value in SETTINGS.items():
+            patch.setenv(name, value)
+        # Ray gives processes the paths of the one that connects, not those of the tests.
+        patch.setenv("PYTHONPATH", str(ROOT))
+        from ray.cluster_utils import Cluster
+
+        made = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "include_dashboard": False},
+        )
+        try:
+            yield made
+        finally:
+            made.shutdown()
+
+
+def write(path: Path, **changed: object) -> Path:
+    """A sweep file of three rates."""
+    options = []
+    for name, value in SMALL.items():
+        values = value if isinstance(value, tuple) else (value,)
+        options += [f"--{name.replace('_', '-')}", *map(str, values)]
+    content: dict[str, object] = {
+        "method": "grid",
+        "metric": {"name": "maml/validation", "goal": "maximize"},
+        "command": [
+            *("metalearn", "train", "sinusoid-maml", *options),
+            *("--config", "${args_json_file}"),
+        ],
+        "parameters": {"inner.rate": {"values": RATES}},
+    }
+    path.write_text(yaml.safe_dump(content | changed))
+    return path
+
+
+def reference(folder: Path, rate: float, **settings: object) -> Path:
+    """The same trial, run alone."""
+    base = EXPERIMENTS["sinusoid-maml"].override(SMALL | {"tracking.group": "sweep"})
+    return run(base.override({"inner.rate": rate} | settings), folder)
+
+
+def states(folder: Path) -> list[str]:
+    return [trial["state"] for trial in read_json(folder / "trials.json")]
+
+
+def test_a_node_that_dies_costs_no_trial(cluster, tmp_path, monkeypatch, capfd):
+    second = cluster.add_node(num_cpus=1)
+    raylet = second.all_processes["raylet"][0].process.pid
+    file, folder = write(tmp_path / "sweep.yaml"), tmp_path / "sweep"
+    killed: list[Trial] = []
+    update = Board.update
+
+    def watched(board: Board, trial: Trial) -> None:
+        update(board, trial)
+        owner = int((folder / trial.name / ".lock").read_text())
+        if not killed and trial.validations == 2 and psutil.Process(owner).ppid() == raylet:
+            killed.append(trial)
+            cluster.remove_node(second, allow_graceful=False)
+
+    monkeypatch.setattr(Board, "update", watched)
+    address = ["--address", cluster.address]
+    assert main(["sweep", str(file), "--run-dir", str(folder), "--parallel", "2", *address]) == 0
+    assert states(folder) == ["finished"] * 3
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("trial-")]
+    assert sorted(line.split()[0] for line in lines) == [f"trial-00{i}/3" for i in range(3)]
+    (trial,) = killed
+    # It went on from its checkpoint, and found what an undisturbed run finds.
+    assert (folder / "logs" / f"{trial.name}.log").read_text().count(" 1/6 ") == 1
+    alone = reference(tmp_path / "alone", RATES[trial.number])
+    assert differences(alone, folder / trial.name) == []
+
+
+def test_a_sweep_that_dies_goes_on(cluster, tmp_path, monkeypatch, capfd):
+    file, folder = write(tmp_path / "sweep.yaml"), tmp_path / "sweep"
+    words = ["sweep", str(file), "--run-dir", str(folder), "--address", cluster.address]
+    mortal = str(Path(__file__).with_name("mortal_sweep.py"))
+    # Four validations a trial, and a report at its end: this is one of the second trial.
+    done = subprocess.run(
+        [sys.executable, mortal, "8", *words, "--parallel", "1"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == -9, done.stderr
+    assert states(folder) == ["finished", "open"]
+    before = (folder / "trial-000" / "result.json").stat()
+    assert main([*words, "--parallel", "1", "--resume"]) == 0
+    assert states(folder) == ["finished"] * 3
+    assert (folder / "trial-000" / "result.json").stat() == before
+    steps = [record["step"] for record in read_metrics(folder / "trial-001" / "metrics.jsonl")]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    alone = reference(tmp_path / "alone", RATES[1])
+    assert differences(alone, folder / "trial-001") == []
+
+    # Of what it found the best is a file for train.
+    capfd.readouterr()
+    ran: list[Experiment] = []
+    monkeypatch.setattr(
+        experiments.run, "run", lambda experiment, *_: ran.append(experiment) or folder
+    )
+    assert main(["train", "sinusoid-maml", "--config", str(folder / "best.json")]) == 0
+    best = read_json(folder / "summary.json")["best"]
+    stored = read_json(folder / best / "config.json")
+    assert ran[0] == Experiment.model_validate(stored).override({"tracking.group": ""})
+    assert (folder / "figures" / "parallel.png").read_bytes().startswith(b"\x89PNG")
+
+    # Another sweep is not gone on with.
+    write(file, method="random", run_cap=2)
+    assert main([*words, "--resume"]) == 2
+    assert "holds another sweep (method); resume it as it was" in capfd.readouterr().err
+
+
+def test_trials_are_stopped_early_and_are_runs_of_wandb(cluster, tmp_path, capfd):
+    file, folder = (
+        write(
+            tmp_path / "sweep.yaml",
+            early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2},
+            parameters={
+                "inner.rate": {"values": [0.001, 0.05]},
+                "outer.rate": {"values": [0.01, 1.0]},
+            },
+            run_cap=4,
+        ),
+        tmp_path / "sweep",
+    )
+    words = ["sweep", str(file), "--parallel", "1", "--address", cluster.address]
+    offline = ["--tracking.mode", "offline", "--run-dir", str(folder)]
+    assert main([*words, *offline]) == 0
+    found = states(folder)
+    assert found[0] == "finished" and {"stopped", "diverged"} & set(found[1:])
+    said = capfd.readouterr().out
+    assert "best: " in said and "metalearn train sinusoid-maml --config" in said
+    trial = folder / "trial-000"
+    assert read_json(trial / "config.json")["tracking"]["group"] == "sweep"
+    directory, *more = run_directories(trial, read_json(trial / "wandb.json")["wandb_id"])
+    assert not more
+    records = list(read_records(next(directory.glob("*.wandb"))))
+    assert [record.run.run_group for record in records if record.HasField("run")] == ["sweep"]
+    keys = {
+        item.key or "/".join(item.nested_key) for record in records for item in record.history.item
+    }
+    assert {"validation", "maml/validation"} <= keys
+    # Nothing is left to do: no trial is run again.
+    before = json.dumps(read_json(folder / "trials.json"))
+    assert main([*words, *offline, "--resume"]) == 0
+    assert json.dumps(read_json(folder / "trials.json")) == before
+
+
+def test_halving_knows_the_trials_of_before():
+    pytest.importorskip("ray")
+    from types import SimpleNamespace
+
+    made = scheduler(Halving(2, 2.0, 100), "validation", [[0.1, 0.5, 0.6], [0.2, 0.4]])
+    trial = SimpleNamespace(trial_id="now")
+    made.on_trial_add(None, trial)
+    for count, score, expected in (
+        (1, 0.0, "CONTINUE"),
+        (2, 0.45, "CONTINUE"),
+        (4, 0.1, "CONTINUE"),
+    ):
+        report = {"validations": count, "validation": score}
+        assert made.on_trial_result(None, trial, report) == expected
+    worse = SimpleNamespace(trial_id="worse")
+    made.on_trial_add(None, worse)
+    assert made.on_trial_result(None, worse, {"validations": 2, "validation": 0.3}) == "STOP"
+    # What a trial reports that diverged has no score.
+    assert made.on_trial_result(None, worse, {"ended": "diverged"}) == "CONTINUE"
