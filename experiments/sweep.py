@@ -148,7 +148,7 @@ def sweep(
     lock = acquire(folder)
     try:
         with connected(address) as nodes:
-            each = share(nodes, parallel, base.threads, base.device)
+            each = share(nodes, parallel, asked.trials(), base.threads, base.device)
             _write(folder, wanted)
             ledger = _run(folder, asked, base, seed, each)
         from experiments.sweeps.summary import conclude, show
@@ -169,7 +169,6 @@ def _run(folder: Path, asked: Sweep, base: Experiment, seed: int, each: Any) -> 
     from experiments.sweeps.trial import run_trial
 
     ledger = Ledger.open(folder, asked.metric)
-    points = asked.points(seed)
     trial = partial(
         run_trial,
         folder=str(folder),
@@ -184,7 +183,7 @@ def _run(folder: Path, asked: Sweep, base: Experiment, seed: int, each: Any) -> 
         if trial.settled
     ]
     try:
-        with Board(asked.cap if points is None else len(points)) as board:
+        with Board(asked.trials()) as board:
             proposals = Proposals(asked, seed, base, ledger, board)
             run_trials(proposals, trial, each, asked.halving, asked.metric, earlier, folder / RAY)
     finally:

@@ -14,13 +14,13 @@ class Board:
     """Shows the trials that run, and leaves a line of each that has ended.
 
     Args:
-        total: Number of trials; None: not known.
+        total: Number of trials.
         console: Where; standard error by default, so that output stays clean.
     """
 
-    def __init__(self, total: int | None, console: Console | None = None) -> None:
+    def __init__(self, total: int, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self._total = "" if total is None else f"/{total}"
+        self._total = total
         self._lines: dict[int, TaskID] = {}
         self._alive: Progress | None = None
         if self.console.is_terminal:
@@ -59,7 +59,7 @@ class Board:
         state = "running" if trial.state == "open" else trial.state
         known = trial.score is not None
         score = f"{trial.score:.4f} after {trial.validations} validations" if known else ""
-        words = (f"{trial.name}{self._total}", state, score, shown(trial.settings), trial.reason)
+        words = (f"{trial.name}/{self._total}", state, score, shown(trial.settings), trial.reason)
         return "  ".join(word for word in words if word)
 
     def close(self) -> None:

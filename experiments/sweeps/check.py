@@ -41,7 +41,7 @@ def check_sweep(asked: Sweep, base: Experiment, seed: int) -> None:
     for point in asked.points(seed) or []:
         replaced(base, space.settings(asked.parameters, point), WHERE)
     kept: dict[str, Any] = {}
-    for experiment in _kinds(asked, base):
+    for experiment in _kinds(asked, base, seed):
         check(experiment, kept)
         _check_metric(asked.metric, experiment, kept)
 
@@ -56,9 +56,9 @@ def _refuse_grids(name: str, base: Experiment) -> None:
             )
 
 
-def _kinds(asked: Sweep, base: Experiment) -> list[Experiment]:
+def _kinds(asked: Sweep, base: Experiment, seed: int) -> list[Experiment]:
     """The first trial, and what becomes of it with each other value of one parameter."""
-    points = asked.points(seed=0)
+    points = asked.points(seed)
     first = space.settings(asked.parameters, points[0]) if points else {}
     if not points:
         first = {parameter.name: parameter.probes()[0] for parameter in asked.parameters}

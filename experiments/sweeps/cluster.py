@@ -33,7 +33,7 @@ SETTINGS = {
     # Relative paths of an experiment begin where the command was called.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    # A future default of Ray, which it would announce at every start.
+    # A trial that is given no accelerator sees none; unset, Ray announces that this will change.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 PASSED = ("METALEARN_DATA", "HF_HUB_OFFLINE")
@@ -55,13 +55,14 @@ class Share(NamedTuple):
 
 
 def share(
-    nodes: Sequence[dict[str, float]], wanted: int | None, threads: int, device: str
+    nodes: Sequence[dict[str, float]], wanted: int | None, trials: int, threads: int, device: str
 ) -> Share:
     """Divide cores and accelerators among trials, so that they do not fight for them.
 
     Args:
         nodes: What each node has: CPU and perhaps GPU.
         wanted: Trials at a time; None: one an accelerator, or one a core.
+        trials: How many there are.
         threads: Threads of each; 0: an equal share of the cores.
         device: The device of the experiment.
 
@@ -69,16 +70,16 @@ def share(
         UserError: If there are not so many cores, or the device is one of several.
 
     Example:
-        >>> share([{"CPU": 8.0}], 2, 0, "auto")
+        >>> share([{"CPU": 8.0}], 2, 9, 0, "auto")
         Share(parallel=2, threads=4, cards=0.0)
-        >>> share([{"CPU": 8.0, "GPU": 2.0}] * 2, None, 0, "auto")
+        >>> share([{"CPU": 8.0, "GPU": 2.0}] * 2, None, 9, 0, "auto")
         Share(parallel=4, threads=4, cards=1.0)
     """
     if ":" in device:
         raise UserError(f"device {device}: every trial is given a device; use auto, cuda or cpu")
     cores = int(sum(node.get("CPU", 0) for node in nodes))
     cards = 0 if device == "cpu" else int(sum(node.get("GPU", 0) for node in nodes))
-    parallel = wanted or cards or max(1, cores // max(1, threads))
+    parallel = wanted or min(trials, cards or max(1, cores // max(1, threads)))
     if parallel * max(1, threads) > cores:
         raise UserError(
             f"--parallel {parallel} with {max(1, threads)} threads each needs more than the "

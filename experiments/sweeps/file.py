@@ -78,6 +78,11 @@ class Sweep:
     experiment: str
     options: tuple[str, ...]
 
+    def trials(self) -> int:
+        """How many there are at most."""
+        size = math.prod(len(p.grid()) for p in self.parameters) if self.method == "grid" else None
+        return min(number for number in (size, self.cap) if number is not None)
+
     def points(self, seed: int) -> list[space.Point] | None:
         """The points of all trials, where they are known before the first one."""
         if self.method == "grid":

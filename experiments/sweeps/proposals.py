@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.settings import replaced
 from experiments.sweeps.file import Sweep
 from experiments.sweeps.ledger import Ledger, Trial
 from experiments.sweeps.space import Choice, Parameter, Point, settings
@@ -55,7 +56,7 @@ class Proposals:
             return None
         self._running[key] = trial
         self._board.start(trial)
-        experiment = self._base.override(trial.settings)
+        experiment = replaced(self._base, trial.settings, "parameters")
         return {"trial": trial.name, "experiment": experiment.model_dump_json()}
 
     def look(self, key: str) -> None:

@@ -45,10 +45,11 @@ def run_trial(
 
     place = Path(folder)
     if not (place / marker).exists():
-        raise FileNotFoundError(
-            f"{place} is not on node {os.uname().nodename}: the folder of a sweep must be on a "
-            "file system that all nodes share"
+        reason = (
+            f"{place} is not on node {os.uname().nodename}; all nodes must share its file system"
         )
+        tune.report({"ended": "failed", "reason": reason})
+        return
     os.environ |= environment
     if Path(directory).is_dir():
         os.chdir(directory)

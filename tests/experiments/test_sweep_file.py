@@ -67,6 +67,7 @@ def test_a_file_is_read():
         12,
     )
     assert sweep.halving == Halving(2, 3.0, 10**6)
+    assert sweep.trials() == 12
     assert sweep.experiment == "sinusoid-maml"
     assert sweep.options == tuple(COMMAND[3:-2])
     assert sweep.parameters == (
@@ -230,6 +231,7 @@ def test_a_grid_is_every_combination_once():
     assert found == [(s, r, q) for s in (1, 2, 3) for r in (0.1, 0.2) for q in (1.0, 1.5)]
     capped = read(content | {"run_cap": 5}, "").points(0) or []
     assert [tuple(settings(sweep.parameters, p).values()) for p in capped] == found[:5]
+    assert (sweep.trials(), read(content | {"run_cap": 5}, "").trials()) == (12, 5)
 
 
 def test_random_trials_are_those_of_the_seed():
@@ -362,16 +364,17 @@ def test_a_target_ends_a_sweep(tmp_path):
 
 
 def test_cores_and_cards_are_shared():
-    assert share([{"CPU": 2.0}], None, 0, "auto") == Share(2, 1, 0.0)
-    assert share([{"CPU": 2.0}], 1, 0, "auto") == Share(1, 2, 0.0)
-    assert share([{"CPU": 8.0}], None, 4, "auto") == Share(2, 4, 0.0)
-    assert share([{"CPU": 2.0}] * 2, 1, 0, "auto") == Share(1, 2, 0.0)  # no node has four
-    assert share([{"CPU": 8.0, "GPU": 1.0}], 3, 0, "cuda") == Share(3, 2, 1 / 3)
-    assert share([{"CPU": 8.0, "GPU": 1.0}], None, 0, "cpu") == Share(8, 1, 0.0)
+    assert share([{"CPU": 2.0}], None, 9, 0, "auto") == Share(2, 1, 0.0)
+    assert share([{"CPU": 2.0}], 1, 9, 0, "auto") == Share(1, 2, 0.0)
+    assert share([{"CPU": 8.0}], None, 9, 4, "auto") == Share(2, 4, 0.0)
+    assert share([{"CPU": 8.0}], None, 2, 0, "auto") == Share(2, 4, 0.0)
+    assert share([{"CPU": 2.0}] * 2, 1, 9, 0, "auto") == Share(1, 2, 0.0)  # no node has four
+    assert share([{"CPU": 8.0, "GPU": 1.0}], 3, 9, 0, "cuda") == Share(3, 2, 1 / 3)
+    assert share([{"CPU": 8.0, "GPU": 1.0}], None, 9, 0, "cpu") == Share(8, 1, 0.0)
     with pytest.raises(UserError, match="needs more than the 2 cores there are; give at most 2"):
-        share([{"CPU": 2.0}], 3, 0, "auto")
+        share([{"CPU": 2.0}], 3, 9, 0, "auto")
     with pytest.raises(UserError, match="device cuda:1"):
-        share([{"CPU": 2.0}], 1, 0, "cuda:1")
+        share([{"CPU": 2.0}], 1, 9, 0, "cuda:1")
 
 
 def test_the_metric_is_the_best_validation_of_every_training():
