@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,11 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.arguments import Parser
 from experiments.errors import UserError
+from experiments.files import read_json, write_json
 from experiments.named import RUNS, experiment, newest
 
 if TYPE_CHECKING:
     from experiments.config import Experiment
     from experiments.sweeps.file import Sweep
+    from experiments.sweeps.cluster import Share
     from experiments.sweeps.ledger import Ledger
 
 SWEEP = "sweep.json"
@@ -134,6 +137,7 @@ def sweep(
     from experiments.folder import acquire, fresh_name, refuse_used
     from experiments.sweeps.check import check_sweep
     from experiments.sweeps.cluster import connected, need_ray, share
+    from experiments.sweeps.summary import conclude, show
 
     need_ray()
     base = base.override({"tracking.group": base.tracking.group or asked.name})
@@ -144,22 +148,18 @@ def sweep(
     else:
         refuse_used(folder)
         check_sweep(asked, base, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = acquire(folder)
-    try:
-        with connected(address) as nodes:
-            each = share(nodes, parallel, asked.trials(), base.threads, base.device)
-            _write(folder, wanted)
-            ledger = _run(folder, asked, base, seed, each)
-        from experiments.sweeps.summary import conclude, show
-
+    with ExitStack() as stack:
+        nodes = stack.enter_context(connected(address))
+        each = share(nodes, parallel, asked.trials(), base.threads, base.device)
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.callback(os.close, acquire(folder))
+        write_json(folder / SWEEP, wanted)
+        ledger = _run(folder, asked, base, seed, each)
         show(asked, ledger, conclude(asked, ledger, base, named))
-    finally:
-        os.close(lock)
     return ledger
 
 
-def _run(folder: Path, asked: Sweep, base: Experiment, seed: int, each: Any) -> Ledger:
+def _run(folder: Path, asked: Sweep, base: Experiment, seed: int, each: Share) -> Ledger:
     from experiments.metrics import read_metrics
     from experiments.standing import scores
     from experiments.sweeps.board import Board
@@ -178,9 +178,9 @@ def _run(folder: Path, asked: Sweep, base: Experiment, seed: int, each: Any) -> 
         environment={name: os.environ[name] for name in PASSED if name in os.environ},
     )
     earlier = [
-        scores(read_metrics(ledger.run_folder(trial) / "metrics.jsonl"), asked.metric)
-        for trial in ledger.trials
-        if trial.settled
+        scores(read_metrics(ledger.run_folder(past) / "metrics.jsonl"), asked.metric)
+        for past in ledger.trials
+        if past.settled
     ]
     try:
         with Board(asked.trials()) as board:
@@ -197,15 +197,8 @@ def _wanted(asked: Sweep, base: Experiment, seed: int) -> dict[str, Any]:
     return json.loads(json.dumps({"sweep": asdict(asked), "experiment": settings, "seed": seed}))
 
 
-def _write(folder: Path, wanted: dict[str, Any]) -> None:
-    from experiments.files import write_json
-
-    write_json(folder / SWEEP, wanted)
-
-
 def _refuse_other(folder: Path, wanted: dict[str, Any]) -> None:
     """Refuse to go on with a folder that holds another sweep; more trials are the same sweep."""
-    from experiments.files import read_json
     from experiments.folder import flatten
 
     if not folder.is_dir():

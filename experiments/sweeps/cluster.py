@@ -30,6 +30,8 @@ SETTINGS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # An interruption is for the command to tell.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Seconds: a trial that is stopped early closes its files before its process is used again.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     # Relative paths of an experiment begin where the command was called.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
