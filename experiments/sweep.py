@@ -31,8 +31,8 @@ from experiments.named import RUNS, experiment, newest
 
 if TYPE_CHECKING:
     from experiments.config import Experiment
-    from experiments.sweeps.file import Sweep
     from experiments.sweeps.cluster import Share
+    from experiments.sweeps.file import Sweep
     from experiments.sweeps.ledger import Ledger
 
 SWEEP = "sweep.json"
