@@ -112,7 +112,7 @@ def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
         The resources of its nodes.
 
     Raises:
-        UserError: If nothing answers at the address.
+        UserError: If nothing answers at the address, or Ray does not start here.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -127,8 +127,9 @@ def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
                 ray.init(num_cpus=cores, include_dashboard=False, **quiet)
             else:
                 ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"no Ray cluster at --address {address}: {error}") from None
+        except Exception as error:  # Ray raises plain ones too
+            where = "did not start here" if address is None else f"is not at --address {address}"
+            raise UserError(f"Ray {where}: {error}") from error
     try:
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:

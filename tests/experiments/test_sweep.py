@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -55,11 +56,9 @@ def cluster():
         patch.setenv("PYTHONPATH", str(ROOT))
         from ray.cluster_utils import Cluster
 
-        made = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 1, "include_dashboard": False},
-        )
+        made = Cluster()
         try:
+            made.add_node(num_cpus=1, include_dashboard=False)
             yield made
         finally:
             made.shutdown()
@@ -106,7 +105,11 @@ def test_a_node_that_dies_costs_no_trial(cluster, tmp_path, monkeypatch, capfd):
         owner = int((folder / trial.name / ".lock").read_text())
         if not killed and trial.validations == 2 and psutil.Process(owner).ppid() == raylet:
             killed.append(trial)
+            workers = psutil.Process(raylet).children(recursive=True)
             cluster.remove_node(second, allow_graceful=False)
+            for process in workers:  # a node that is lost takes them with it
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     monkeypatch.setattr(Board, "update", watched)
     address = ["--address", cluster.address]
