@@ -13,12 +13,12 @@ def die_at(report: int) -> None:
     left = report
     update = Board.update
 
-    def counted(board: Board, trial: Trial) -> None:
+    def counted(self: Board, trial: Trial) -> None:
         nonlocal left
         left -= 1
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
-        update(board, trial)
+        update(self, trial)
 
     Board.update = counted
 
