@@ -12,9 +12,7 @@ from experiments.catalog import EXPERIMENTS
 from experiments.cli import main
 from experiments.config import Experiment
 from experiments.errors import UserError
-from experiments.settings import parse as parse_options
 from experiments.standing import Standing
-from experiments.sweeps import space
 from experiments.sweeps.board import Board
 from experiments.sweeps.cluster import Share, share
 from experiments.sweeps.file import Halving, read
@@ -396,10 +394,3 @@ def test_the_metric_is_the_best_validation_of_every_training():
     }
     assert standing.places("maml/validation") == [0.75, 0.25]
     assert Standing().metrics() == {}
-
-
-def test_the_options_of_a_command_are_settings():
-    sweep = read(FILE, "")
-    base = parse_options(EXPERIMENTS[sweep.experiment], sweep.options, "", "")
-    assert (base.outer.steps, base.learners) == (4, ("finetune", "maml"))
-    assert space.grid((Choice("a", (1,)),)).__next__() == {"a": 0.0}
