@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
+from experiments.arguments import Parser
 from experiments.errors import LostRank, RankError, UserError, nearest
-
-if TYPE_CHECKING:
-    from experiments.config import Experiment
-
-RUNS = Path("runs")
-"""Where new run folders go."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
+from experiments.named import experiment as experiment_named
+from experiments.named import newest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 1, not reproduced; 2, a mistake of the user; 3, another process was lost.
+        The exit status: 1, not reproduced, or a trial failed; 2, a mistake of the user; 3, another
+        process was lost.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -67,7 +58,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
 
 def _remedy(words: list[str]) -> str:
-    if words[:1] != ["train"]:
+    if words[:1] not in (["train"], ["sweep"]):
         return ""
     again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
     if "WORLD_SIZE" not in os.environ:
@@ -95,6 +86,10 @@ def _dispatch(words: list[str]) -> int:
     # The settings of an experiment are tyro's to read; argparse must not look into them.
     if words[0] == "train":
         _train(words[1:])
+    elif words[0] == "sweep":
+        from experiments.sweep import command
+
+        return command(words[1:])
     elif words[0] == "evaluate":
         _evaluate(words[1:])
     elif words[0] == "estimate":
@@ -105,14 +100,14 @@ def _dispatch(words: list[str]) -> int:
     return 0
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="metalearn",
         description="Meta-learning over language-model adapters.",
         epilog="`metalearn COMMAND --help` shows the options of a command.",
     )
     commands = parser.add_subparsers(
-        metavar="COMMAND [OPTIONS]", required=True, parser_class=_Parser
+        metavar="COMMAND [OPTIONS]", required=True, parser_class=Parser
     )
 
     def add(
@@ -125,6 +120,7 @@ def _parser() -> _Parser:
     add("list", _list)
     # For the list of commands only: these are dispatched before.
     commands.add_parser("train", help=COMMANDS["train"])
+    commands.add_parser("sweep", help=COMMANDS["sweep"])
     commands.add_parser("evaluate", help=COMMANDS["evaluate"])
     commands.add_parser("estimate", help=COMMANDS["estimate"])
 
@@ -168,6 +164,7 @@ def _parser() -> _Parser:
 COMMANDS = {
     "list": "show families, backbones, adapters, learners and experiments",
     "train": "meta-train and compare the learners of an experiment",
+    "sweep": "run an experiment with many settings, from a W&B sweep file",
     "evaluate": "evaluate runs or experiments on the same tasks, in one table",
     "estimate": "predict memory and operations of a meta-step, and what fits a card",
     "adapt": "turn a few examples into a PEFT adapter",
@@ -195,11 +192,13 @@ def _list(_: argparse.Namespace) -> None:
             print(f"  {name:<{width}}{line}")
 
 
-TRAIN_USAGE = """usage: metalearn train NAME [--run-dir DIR] [--resume [DIR]] [--SETTING VALUE ...]
+TRAIN_USAGE = """usage: metalearn train NAME [--run-dir DIR] [--resume [DIR]] [--config FILE]
+                       [--SETTING VALUE ...]
 
   NAME          experiment of the catalog, see `metalearn list`
   --run-dir DIR run folder (default: runs/NAME-<time>)
   --resume      go on with --run-dir, or with the newest run of NAME
+  --config FILE settings as JSON, that of a run folder or of a sweep; options come after them
 
 `metalearn train NAME --help` shows every setting of an experiment and its value."""
 
@@ -211,16 +210,19 @@ def _train(words: list[str]) -> None:
             raise UserError("train needs the name of an experiment; see metalearn list")
         return
     name, rest = words[0], words[1:]
-    options = _Parser(prog=f"metalearn train {name}", add_help=False, allow_abbrev=False)
+    options = Parser(prog=f"metalearn train {name}", add_help=False, allow_abbrev=False)
     options.add_argument("--run-dir", type=Path)
     options.add_argument("--resume", nargs="?", type=Path, const=True)
+    options.add_argument("--config", type=Path)
     given, settings = options.parse_known_args(rest)
 
     from experiments.folder import CONFIG, load_experiment
-    from experiments.settings import parse
+    from experiments.settings import load_settings, parse, replaced
 
-    default = _experiment(name)
-    about = f"{default.description}\n\nAlso: --run-dir DIR (run folder), --resume [DIR]."
+    default = experiment_named(name)
+    filed = load_settings(given.config) if given.config else {}
+    default = replaced(default, filed, f"--config {given.config}")
+    about = f"{default.description}\n\nAlso: --run-dir DIR (run folder), --resume, --config FILE."
     command = f"metalearn train {name}"
     experiment = parse(default, settings, command, about)
     folder = given.run_dir
@@ -229,9 +231,9 @@ def _train(words: list[str]) -> None:
             if folder not in (None, given.resume):
                 raise UserError(f"--resume {given.resume} and --run-dir {folder} differ; give one")
             folder = given.resume
-        folder = folder or _newest(experiment.name)
+        folder = folder or newest(experiment.name)
         if (folder / CONFIG).exists():
-            stored = load_experiment(folder)
+            stored = replaced(load_experiment(folder), filed, f"--config {given.config}")
             if stored.name != experiment.name:
                 raise UserError(
                     f"run folder {folder} holds {stored.name}, not {experiment.name}; "
@@ -244,27 +246,6 @@ def _train(words: list[str]) -> None:
     path = run(experiment, folder, bool(given.resume))
     if not _rank():
         print(path)
-
-
-def _experiment(name: str) -> Experiment:
-    from experiments import catalog
-
-    if name not in catalog.EXPERIMENTS:
-        hint = nearest(name, catalog.EXPERIMENTS) or "; see metalearn list"
-        raise UserError(f"no experiment {name}{hint}")
-    return catalog.EXPERIMENTS[name]
-
-
-def _newest(name: str) -> Path:
-    pattern = re.compile(rf"{re.escape(name)}-(\d{{8}}-\d{{6}})(?:-(\d+))?")
-    found = []
-    for path in RUNS.glob(f"{name}-*"):
-        match = pattern.fullmatch(path.name)
-        if match and path.is_dir():
-            found.append((match[1], int(match[2] or 1), path))
-    if not found:
-        raise UserError(f"no run of {name} in {RUNS}/ to resume; name one with --run-dir")
-    return max(found)[2]
 
 
 EVALUATE_USAGE = """usage: metalearn evaluate TARGET ... [--run-dir DIR] [--SETTING VALUE ...]
@@ -284,7 +265,7 @@ def _evaluate(words: list[str]) -> None:
     first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     if not first:
         raise UserError("evaluate needs a run folder or an experiment; see metalearn list")
-    options = _Parser(prog="metalearn evaluate", add_help=False, allow_abbrev=False)
+    options = Parser(prog="metalearn evaluate", add_help=False, allow_abbrev=False)
     options.add_argument("--run-dir", type=Path)
     given, settings = options.parse_known_args(words[first:])
 
@@ -313,7 +294,7 @@ def _estimate(words: list[str]) -> None:
     if not words:
         raise UserError("estimate needs the name of an experiment; see metalearn list")
     name, rest = words[0], words[1:]
-    options = _Parser(prog=f"metalearn estimate {name}", add_help=False, allow_abbrev=False)
+    options = Parser(prog=f"metalearn estimate {name}", add_help=False, allow_abbrev=False)
     options.add_argument("--learner", default="")
     options.add_argument("--card")
     options.add_argument("--tokens", type=int)
@@ -322,7 +303,7 @@ def _estimate(words: list[str]) -> None:
 
     from experiments.settings import parse
 
-    experiment = parse(_experiment(name), settings, f"metalearn estimate {name}", "")
+    experiment = parse(experiment_named(name), settings, f"metalearn estimate {name}", "")
 
     from experiments.cards import tell
 

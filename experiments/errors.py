@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A mistake in what was asked; the message names the thing and the remedy, in one line."""
 
 
+class Diverged(UserError):
+    """A training whose loss became infinite or NaN: of the settings, and so every time again."""
+
+
 class RankError(UserError):
     """A mistake that only one of several processes has met, which is not the one that speaks."""
 
@@ -25,3 +29,14 @@ def nearest(given: str, names: Iterable[str]) -> str:
     """
     close = get_close_matches(given, list(names), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def one_of(given: object, names: Iterable[str]) -> str:
+    """Like `nearest`, but where no name is near they are all told.
+
+    Example:
+        >>> one_of("rando", ["grid", "random"]), one_of("x", ["grid", "random"])
+        ('; did you mean random?', '; it is one of grid, random')
+    """
+    known = list(names)
+    return nearest(str(given), known) or f"; it is one of {', '.join(known)}"

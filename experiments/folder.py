@@ -163,10 +163,10 @@ class RunFolder:
         Raises:
             UserError: If `run_dir` exists and is not empty, or another process uses it.
         """
-        path = run_dir or _fresh_name(Path(root), experiment.name)
+        path = run_dir or fresh_name(Path(root), experiment.name)
         refuse_used(path)
         path.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(path)
+        lock = acquire(path)
         try:
             refuse_used(path, but=LOCK)  # another process may have been faster
         except UserError:
@@ -188,7 +188,7 @@ class RunFolder:
         """
         if not path.is_dir():
             raise UserError(f"no run folder {path} to resume; leave out --resume to start it")
-        lock = _acquire(path)
+        lock = acquire(path)
         try:
             for leftover in path.glob(".*.tmp"):  # of a write that was interrupted
                 leftover.unlink()
@@ -239,7 +239,8 @@ class RunFolder:
         self.close()
 
 
-def _fresh_name(root: Path, name: str) -> Path:
+def fresh_name(root: Path, name: str) -> Path:
+    """`<root>/<name>-<timestamp>`, with a number behind it where that is taken."""
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     path, number = root / stem, 1
     while path.exists():
@@ -248,7 +249,15 @@ def _fresh_name(root: Path, name: str) -> Path:
     return path
 
 
-def _acquire(path: Path) -> int:
+def acquire(path: Path) -> int:
+    """Lock a folder for this process.
+
+    Returns:
+        The open handle; closing it gives the lock back.
+
+    Raises:
+        UserError: If another process has it.
+    """
     # The kernel gives a flock back when its process dies, however it dies.
     handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:

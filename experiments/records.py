@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from experiments import checkpoint
@@ -16,9 +17,16 @@ class Records:
         folder: The run folder; records past its last checkpoint belong to steps that will be taken
             again, and are dropped.
         resume: Whether the run is taken up again.
+        watch: Is given every record once it is written; None: nobody is.
     """
 
-    def __init__(self, folder: RunFolder, resume: bool) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        resume: bool,
+        watch: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self._watch = watch
         self._metrics = folder.open_metrics()
         self._metrics.truncate_to(_saved(folder))
         self.tracker = start(folder.experiment, folder.path, resume)
@@ -27,6 +35,8 @@ class Records:
         """Write one record."""
         self._metrics.append(record)
         self.tracker.log(record, self._metrics.count - 1)
+        if self._watch is not None:
+            self._watch(record)
 
     def sync(self) -> int:
         """Bring the records to the disk and return their number, for the checkpoint."""

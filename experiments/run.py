@@ -29,7 +29,7 @@ from experiments.build import Workshop, batches, seeded
 from experiments.cells import CHOICES, Cell, first_cells, trials, validation_episodes, variant
 from experiments.checks import check, check_processes
 from experiments.config import Experiment
-from experiments.errors import UserError
+from experiments.errors import Diverged, UserError
 from experiments.files import read_json, write_json
 from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
 from experiments.metrics import read_metrics
@@ -55,29 +55,40 @@ SILENT = Console(quiet=True, force_terminal=False)
 log = logging.getLogger(__name__)
 
 
-def run(experiment: Experiment, run_dir: Path | None = None, resume: bool = False) -> Path:
+def run(
+    experiment: Experiment,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    watch: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
     """Run or resume an experiment.
 
     Args:
         experiment: The settings.
         run_dir: The run folder; None: a new one below `runs/`.
         resume: Go on with the folder as it was left.
+        watch: Is given every training record, once it is in `metrics.jsonl`.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: If the folder cannot be used, or training met a non-finite loss.
+        UserError: If the folder cannot be used; `Diverged` if training met a non-finite loss.
         LostRank: If another process of the same run has died.
     """
     if resume and run_dir is None:
         raise UserError("--resume needs the run folder; name it with --run-dir")
     with joined(experiment.threads, experiment.timeout) as world, ExitStack() as stack:
-        return _run(experiment, run_dir, resume, world, stack)
+        return _run(experiment, run_dir, resume, watch, world, stack)
 
 
 def _run(
-    experiment: Experiment, run_dir: Path | None, resume: bool, world: World, stack: ExitStack
+    experiment: Experiment,
+    run_dir: Path | None,
+    resume: bool,
+    watch: Callable[[dict[str, Any]], None] | None,
+    world: World,
+    stack: ExitStack,
 ) -> Path:
     kept: dict[str, Any] = {}
     if not resume:
@@ -98,7 +109,8 @@ def _run(
 
     path, settings, done = world.from_first(take_up)
     if not done:
-        _Run(path, settings, folder, resume, kept, world).complete()
+        records = Records(folder, resume, watch) if folder else None
+        _Run(path, settings, folder, records, kept, world).complete()
     elif folder and not (path / REPORT).exists():  # killed between the two
         write_report([path])
     if folder:
@@ -114,7 +126,7 @@ class _Run:
         path: Path,
         experiment: Experiment,
         folder: RunFolder | None,
-        resume: bool,
+        records: Records | None,
         kept: dict[str, Any],
         world: World,
     ) -> None:
@@ -122,7 +134,7 @@ class _Run:
         self.checkpoints = path / CHECKPOINTS
         self.experiment = experiment
         self.folder = folder
-        self.records = Records(folder, resume) if folder else None
+        self.records = records
         self.kept = kept
         self.world = world
         self.choices: dict[str, Any] = world.from_first(self._choices)
@@ -190,9 +202,7 @@ class _Run:
         if any(score is None for score in scores) and len(tried) > 1:
             log.warning("%s: some trials ended in a non-finite loss", first.slug)
         if len(tried) > 1 and all(score is None for score in scores):
-            raise UserError(
-                f"{first.slug}: every trial ended in a non-finite loss; lower the rates"
-            )
+            raise Diverged(f"{first.slug}: every trial ended in a non-finite loss; lower the rates")
         best = max(range(len(tried)), key=known.__getitem__)
         self.choices[first.slug] = {
             "learner": first.learner,
@@ -262,7 +272,7 @@ class _Run:
                     # Without it the run cannot go on: a resumed one tries the step again.
                     self._save(place, training, seconds, ended=not must, score=None)
                     if must:
-                        raise UserError(f"{cell.slug}: {error}") from None
+                        raise Diverged(f"{cell.slug}: {error}") from None
                     return None
                 seconds += figures["seconds"]
                 record = cell._asdict() | {"step": training.step} | figures

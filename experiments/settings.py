@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_origin
 
 import tyro
+from pydantic import ValidationError
 
 from experiments.config import Experiment
 from experiments.errors import UserError, nearest
@@ -65,6 +67,52 @@ def parse(default: Experiment, options: Sequence[str], command: str, about: str)
             raise
         message = f"{_first_paragraph(said.getvalue())}; see {command} --help"
     raise UserError(message)
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """Settings from a JSON file, by dotted name: nested ones like those of a `config.json`, too.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}; name a JSON file") from None
+    except ValueError as error:
+        raise UserError(f"--config {path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f'--config {path} holds no settings; write {{"inner.rate": 0.1}}')
+    return flatten(content)
+
+
+def replaced(default: Experiment, settings: Mapping[str, Any], where: str) -> Experiment:
+    """An experiment with dotted settings replaced.
+
+    Args:
+        default: Where the other settings come from.
+        settings: Values by name; `-` in a name is `_`.
+        where: What names the settings, for messages.
+
+    Raises:
+        UserError: If a name is no setting, or its value does not fit.
+
+    Example:
+        >>> replaced(Experiment(), {"inner.rat": 0.5}, "file.json")
+        Traceback (most recent call last):
+        experiments.errors.UserError: file.json: no setting inner.rat; did you mean inner.rate?
+    """
+    names = list(flatten(default.model_dump()))
+    given = {name.replace("-", "_"): value for name, value in settings.items()}
+    for name in given:
+        if name not in names:
+            raise UserError(f"{where}: no setting {name}{nearest(name, names)}")
+    try:
+        return default.override(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where}: {name}: {first['msg']}; got {first['input']!r}") from None
 
 
 def _check_names(options: Sequence[str], default: Experiment) -> None:

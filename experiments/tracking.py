@@ -1,7 +1,11 @@
 """Weights & Biases: configuration, training records and adaptation curves of a run folder.
 
 Everything is written below the run folder.  Step i of the W&B run is record i of `metrics.jsonl`,
-across all trainings of the experiment; each training has its own step axis besides.
+across all trainings of the experiment; each training has its own step axis besides.  The metrics of
+a sweep (`experiments.standing`) are logged with every validation.
+
+A run that `wandb agent` has started is the one that the agent waits for: it has the id that the
+agent gives it, and is online unless tracking is disabled.
 """
 
 from __future__ import annotations
@@ -17,10 +21,13 @@ from experiments.config import Experiment
 from experiments.errors import UserError
 from experiments.files import read_json, write_json
 from experiments.metrics import CELL, cell_name, read_metrics
+from experiments.standing import Standing
 from experiments.wandb_offline import logged_steps, run_directories, seal
 
 IDENTITY = "wandb.json"
 """File of the run folder that keeps the run id over resumes."""
+RUN = "WANDB_RUN_ID"
+"""Where `wandb agent` says which run a process is."""
 
 
 class Tracker:
@@ -38,6 +45,7 @@ class Tracker:
         self._done = done
         self._next = 0
         self._axes: set[str] = set()
+        self._standing = Standing()
 
     def log(self, record: dict[str, Any], step: int) -> None:
         """Log one training record.
@@ -48,6 +56,7 @@ class Tracker:
             step: Position of the record in `metrics.jsonl`.
         """
         self._next = step + 1
+        validated = self._standing.add(record)
         if self._run is None or step in self._done:
             return
         cell = cell_name(record) or "train"
@@ -55,6 +64,8 @@ class Tracker:
             self._axes.add(cell)
             self._run.define_metric(f"{cell}/*", step_metric=f"{cell}/step")
         values = {f"{cell}/{name}": value for name, value in record.items() if name not in CELL}
+        if validated:
+            values |= self._standing.metrics()
         self._run.log(values, step=step, commit=True)
         self._done.add(step)
 
@@ -125,8 +136,13 @@ def start(experiment: Experiment, folder: Path, resume: bool = False) -> Tracker
 def _run_id(folder: Path) -> str:
     path = folder / IDENTITY
     if not path.exists():
-        write_json(path, {"wandb_id": token_hex(4)})
+        write_json(path, {"wandb_id": (_of_agent() and os.environ.get(RUN)) or token_hex(4)})
     return read_json(path)["wandb_id"]
+
+
+def _of_agent() -> bool:
+    """Whether `wandb agent` has started this process."""
+    return "WANDB_SWEEP_ID" in os.environ
 
 
 def _init(experiment: Experiment, folder: Path, run_id: str) -> Any:
@@ -142,6 +158,7 @@ def _init(experiment: Experiment, folder: Path, run_id: str) -> Any:
         x_disable_machine_info=True,
         x_save_requirements=False,
     )
+    mode = "online" if _of_agent() else experiment.tracking.mode
     try:
         with _home(folder):
             return wandb.init(
@@ -151,8 +168,8 @@ def _init(experiment: Experiment, folder: Path, run_id: str) -> Any:
                 id=run_id,
                 config=experiment.model_dump(mode="json"),
                 dir=str(folder.resolve()),
-                mode=experiment.tracking.mode,
-                resume="allow" if experiment.tracking.mode == "online" else None,
+                mode=mode,
+                resume="allow" if mode == "online" else None,
                 # A run of its own, beside any other run of this process.
                 reinit="create_new",
                 settings=quiet,

@@ -73,7 +73,16 @@ def test_help_answers_without_loading_torch(words):
 def test_every_command_is_in_the_help(capsys):
     assert main([]) == 0
     said = capsys.readouterr().out
-    for command in ("list", "train", "evaluate", "adapt", "predict", "reproduce", "report"):
+    for command in (
+        "list",
+        "train",
+        "sweep",
+        "evaluate",
+        "adapt",
+        "predict",
+        "reproduce",
+        "report",
+    ):
         assert f"\n    {command} " in said
 
 
