@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.benchmarks.tables import peak_of, time_of
+from experiments.benchmarks.tables import at_one_thread, peak_of, time_of
 from experiments.figures import MARKERS, PALETTE
 
 AXES = {"steps": "inner steps (one task)", "tasks": "tasks (five inner steps)"}
@@ -16,11 +16,13 @@ FIGURES = {"seconds a meta-step": (time_of, 1.0), "peak memory, GB": (peak_of, 1
 def draw(record: dict[str, Any], path: Path) -> Path:
     """Draw a record of "length": a row a figure, a column an axis.
 
-    A line ends where the next size would not fit into memory, or was not measured.
+    A line ends where the next size would not fit into memory, or was not measured.  Seconds are those
+    of the table.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    record = at_one_thread(record)
     figure = Figure(figsize=(11, 7.5), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(FIGURES), len(AXES), squeeze=False)

@@ -35,7 +35,7 @@ def markdown(record: Record) -> str:
     """
     if record["figure"] == "copies":
         return _copies(record)
-    record = _at_one_thread(record)
+    record = at_one_thread(record)
     best = {"packing": "padded", "adjoint": "reverse"}.get(record["figure"], "best peer")
     counted = any("flops" in done for row in record["rows"] for done in row["rounds"])
     headers = [name.format(best=best) for name in HEADERS] + ["of matrix rate"] * counted
@@ -72,7 +72,7 @@ def _cells(row: Row, rows: Sequence[Row], counted: bool) -> list[str]:
     return cells
 
 
-def _at_one_thread(record: Record) -> Record:
+def at_one_thread(record: Record) -> Record:
     """The record with the processor's seconds where one thread of a CPU has worked.
 
     They are those of the clock on an idle machine, and other processes disturb them less.
