@@ -16,8 +16,8 @@ FIGURES = {"seconds a meta-step": (time_of, 1.0), "peak memory, GB": (peak_of, 1
 def draw(record: dict[str, Any], path: Path) -> Path:
     """Draw a record of "length": a row a figure, a column an axis.
 
-    A line ends where the next size would not fit into memory, or was not measured.  Seconds are those
-    of the table.
+    A line ends where the next size would not fit into memory, or was not measured.  Seconds are
+    those of the table.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
