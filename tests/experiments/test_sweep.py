@@ -46,8 +46,8 @@ SMALL = {
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster of one node with one core; a test may add nodes."""
-    pytest.importorskip("optuna")
-    pytest.importorskip("ray")
+    pytest.importorskip("optuna", reason="needs the extra 'sweep'")
+    pytest.importorskip("ray", reason="needs the extra 'sweep'")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, value in SETTINGS.items():
@@ -196,7 +196,7 @@ def test_trials_are_stopped_early_and_are_runs_of_wandb(cluster, tmp_path, capfd
 
 
 def test_halving_knows_the_trials_of_before():
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="needs the extra 'sweep'")
     from types import SimpleNamespace
 
     made = scheduler(Halving(2, 2.0, 100), "validation", [[0.1, 0.5, 0.6], [0.2, 0.4]])

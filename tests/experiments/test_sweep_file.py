@@ -80,7 +80,7 @@ def test_a_file_is_read():
 
 
 def test_the_file_is_one_of_wandb():
-    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema = pytest.importorskip("jsonschema", reason="needs the extra 'sweep'")
     found = find_spec("sweeps")
     if found is None or not found.submodule_search_locations:
         pytest.skip("no schema of W&B: pip install --no-deps sweeps")
@@ -144,8 +144,8 @@ def test_a_mistake_in_the_file(path, value, expected):
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capfd):
     """Runs the command on a file; a refused sweep leaves no folder behind."""
-    pytest.importorskip("ray")
-    pytest.importorskip("optuna")
+    pytest.importorskip("ray", reason="needs the extra 'sweep'")
+    pytest.importorskip("optuna", reason="needs the extra 'sweep'")
     monkeypatch.chdir(tmp_path)
 
     def run(content: object, *words: str) -> str:
@@ -274,7 +274,7 @@ def test_a_normal_distribution_and_probabilities():
 
 
 def test_bayes_proposes_by_seed_and_what_came_before():
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="needs the extra 'sweep'")
     from experiments.sweeps.proposals import propose
 
     parameters = (parse("a", {"min": 0.0, "max": 1.0}), parse("b", {"values": ["x", "y"]}))
@@ -330,7 +330,7 @@ def test_the_ledger_enters_how_a_trial_ended(tmp_path):
 
 
 def test_trials_come_from_what_was_left_then_from_the_plan(tmp_path):
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="needs the extra 'sweep'")
     from experiments.sweeps.proposals import Proposals
 
     content = changed("method", "random") | {"run_cap": 3}
