@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, reduce
 from typing import Any, Literal
 
 import torch
@@ -30,6 +31,9 @@ Mode = Literal["auto", "reverse", "forward"]
 """Way to the product; auto: the faster one on the device."""
 
 Loss = Callable[[Params], Tensor]
+Flat = Callable[..., Tensor]
+"""The same as a function of tensors."""
+Slopes = Sequence[Tensor | None]
 
 # By device. On a CPU tangents took a third longer, by `python -m experiments.benchmarks adjoint`;
 # another device is timed at its first product.
@@ -38,66 +42,86 @@ _log = logging.getLogger(__name__)
 
 
 def kept_gradient(
-    loss: Loss, phi: Mapping[str, Tensor], psi: Mapping[str, Tensor], mode: Mode = "auto"
+    losses: Sequence[Loss],
+    phi: Mapping[str, Tensor],
+    psi: Mapping[str, Tensor],
+    mode: Mode = "auto",
 ) -> Params:
-    """grad_phi loss, differentiable in `phi` and `psi` without a graph kept for it.
+    """grad_phi of a sum of losses, differentiable in `phi` and `psi` without a graph kept for it.
 
     Args:
-        loss: A scalar, a function of the values it is given alone.
+        losses: Scalars, functions of the values they are given alone; taken one after the other,
+            so that what is held at once is what one of them takes.
         phi: Values that the gradient is taken in.
         psi: Other values that the loss depends on.
         mode: Way to the Hessian-vector product.
 
     Example:
         >>> x = torch.tensor(3.0, requires_grad=True)
-        >>> slope = kept_gradient(lambda values: values["x"] ** 3, {"x": x}, {})["x"]
+        >>> slope = kept_gradient([lambda values: values["x"] ** 3], {"x": x}, {})["x"]
         >>> slope.item(), torch.autograd.grad(slope, x)[0].item()
         (27.0, 18.0)
     """
     names = [*phi, *psi]
     given = (*phi.values(), *psi.values())
 
-    def of(*inputs: Tensor) -> Tensor:
+    def of(loss: Loss, *inputs: Tensor) -> Tensor:
         return loss(dict(zip(names, inputs, strict=True)))
 
-    return dict(zip(phi, _Gradient.apply(of, len(phi), mode, *given), strict=True))
+    flat = [partial(of, loss) for loss in losses]
+    return dict(zip(phi, _Gradient.apply(flat, len(phi), mode, *given), strict=True))
 
 
 class _Gradient(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, loss: Callable[..., Tensor], count: int, mode: Mode, *inputs: Tensor
-    ) -> tuple[Tensor, ...]:
-        ctx.loss, ctx.count, ctx.mode = loss, count, mode
+        ctx: Any, losses: Sequence[Flat], count: int, mode: Mode, *inputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        ctx.losses, ctx.mode = losses, mode
         ctx.save_for_backward(*inputs)
-        with torch.enable_grad():
-            at = [x.detach().requires_grad_(i < count) for i, x in enumerate(inputs)]
-            return torch.autograd.grad(loss(*at), at[:count], materialize_grads=True)
+        at = [x.detach().requires_grad_(i < count) for i, x in enumerate(inputs)]
+
+        def gradient(loss: Flat) -> Slopes:
+            with torch.enable_grad():
+                return torch.autograd.grad(loss(*at), at[:count], materialize_grads=True)
+
+        return tuple(_sum(map(gradient, losses)))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
         product = _product(ctx.mode, v[0].device)
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
-        found = iter(product(ctx.loss, ctx.saved_tensors, v, wanted))
+        found = iter(_sum(product(loss, ctx.saved_tensors, v, wanted) for loss in ctx.losses))
         slopes = [next(found) if i in wanted else None for i in range(len(ctx.saved_tensors))]
         return None, None, None, *slopes
 
 
+def _sum(terms: Iterable[Slopes]) -> Slopes:
+    """Entry by entry; None is zero."""
+
+    def both(a: Slopes, b: Slopes) -> Slopes:
+        return [_plus(x, y) for x, y in zip(a, b, strict=True)]
+
+    return reduce(both, terms)
+
+
+def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    return x if y is None else y if x is None else x + y
+
+
 Tensors = Sequence[Tensor]
-Product = Callable[
-    [Callable[..., Tensor], Tensors, Tensors, Sequence[int]], Sequence[Tensor | None]
-]
+Product = Callable[[Flat, Tensors, Tensors, Sequence[int]], Slopes]
 """`product(loss, inputs, v, wanted)`: gradients of <grad_phi loss, v> in the wanted inputs; phi are
 the first inputs, as many as there are v."""
 
 
 def _reverse(
-    loss: Callable[..., Tensor],
+    loss: Flat,
     inputs: Sequence[Tensor],
     v: Sequence[Tensor],
     wanted: Sequence[int],
-) -> Sequence[Tensor | None]:
+) -> Slopes:
     with torch.enable_grad():
         at = [x.detach().requires_grad_(i < len(v) or i in wanted) for i, x in enumerate(inputs)]
         g = torch.autograd.grad(loss(*at), at[: len(v)], create_graph=True, allow_unused=True)
@@ -109,11 +133,11 @@ def _reverse(
 
 
 def _forward(
-    loss: Callable[..., Tensor],
+    loss: Flat,
     inputs: Sequence[Tensor],
     v: Sequence[Tensor],
     wanted: Sequence[int],
-) -> Sequence[Tensor | None]:
+) -> Slopes:
     with torch.enable_grad(), forward_ad.dual_level():
         at = [x.detach().contiguous().requires_grad_(i in wanted) for i, x in enumerate(inputs)]
         # phi + e v; contiguous, as tangents cannot be written into the views of a shared start
@@ -132,11 +156,11 @@ def _product(mode: Mode, device: torch.device) -> Product:
 
 
 def _timed(
-    loss: Callable[..., Tensor],
+    loss: Flat,
     inputs: Sequence[Tensor],
     v: Sequence[Tensor],
     wanted: Sequence[int],
-) -> Sequence[Tensor | None]:
+) -> Slopes:
     """The product, and from now on the faster way to it on this device."""
     device, seconds, found = v[0].device, {}, {}
     for name in ("reverse", "forward", "forward", "reverse"):  # the first of each warms up

@@ -10,9 +10,9 @@ Rates alpha and preconditioner P may be meta-parameters; m are the optimizer's s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Literal
 
@@ -157,10 +157,7 @@ def inner_loop(
     path = [values]
     for step in range(loop.steps):
         exact = graph == "second" and loop.exact(step)
-        gradient = _gradient(model, loop, parts[0], values, known, exact)
-        for rest in parts[1:]:
-            more = _gradient(model, loop, rest, values, known, exact)
-            gradient = each(torch.add, gradient, more)
+        gradient = _gradient(model, loop, parts, values, known, exact)
         with torch.set_grad_enabled(graph != "none"):
             moved, slots = _move(loop, step, values, slots, rules, gradient)
         values = values | moved
@@ -199,14 +196,19 @@ def _parts(support: Batch, chunks: int) -> list[_Part]:
 
 
 def _gradient(
-    model: Model, loop: InnerLoop, part: _Part, values: Params, known: Params, exact: bool
+    model: Model,
+    loop: InnerLoop,
+    parts: Sequence[_Part],
+    values: Params,
+    known: Params,
+    exact: bool,
 ) -> Params:
-    """grad_phi of a part's loss, of each task: with a graph if `exact`, else as constants."""
-    loss = partial(part.loss, model)
+    """grad_phi of the parts' losses, of each task: with a graph if `exact`, else as constants."""
+    losses = [partial(part.loss, model) for part in parts]
     phi = pick(values, loop.parts)
     psi = {name: value for name, value in values.items() if name not in phi} | known
     if exact and loop.gradient == "adjoint":
-        return kept_gradient(loss, phi, psi, loop.adjoint)
+        return kept_gradient(losses, phi, psi, loop.adjoint)
     with torch.enable_grad():
         if exact:
             # A fresh node for every value: head.weight may be a function of the adapter's values,
@@ -215,7 +217,9 @@ def _gradient(
         else:
             phi = leaves(phi)
             psi = {name: value.detach() for name, value in psi.items()}
-        return gradients(loss(psi | phi), phi, create_graph=exact)
+        # one part after the other, so that without a graph one part's activations are held
+        terms = (gradients(loss(psi | phi), phi, create_graph=exact) for loss in losses)
+        return reduce(partial(each, torch.add), terms)
 
 
 def _move(
