@@ -131,7 +131,7 @@ class Adapter:
         mask: Tensor,
         segments: Tensor | None,
         context: Tensor | None = None,
-        states: Tensor | None = None,
+        constants: tuple[Tensor, ...] | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
         """Last hidden states of one task under its adapter values.
@@ -143,8 +143,8 @@ class Adapter:
             segments: `[B, L]` token types, or None.
             context: `[n, D]` offsets from `neutral`, of vectors that come before every text; None:
                 no such vectors.
-            states: `[B, L, D]` what the layers below the first adapter make of the texts, where it
-                is known; from `trunk`.
+            constants: `[B, L, ...]` what the layers below the first adapter make of the texts, and
+                its own frozen modules of that, where it is known; from `trunk`.
             packing: `[B, L]` texts and positions, where a row holds several texts.
 
         Returns:
@@ -173,8 +173,7 @@ class Adapter:
                 first_position=self.backbone.first_position,
                 dtype=self.backbone.dtype,
             )
-        known = nullcontext() if states is None or not self.trunk else self.trunk.skipped(states)
-        with known:
+        with self.trunk.skipped(constants) if constants and self.trunk else nullcontext():
             # Where the frozen weights are of half precision, so are the products with the values.
             own = {name: value.to(self.backbone.dtype) for name, value in values.items()}
             output = functional_call(self.model, own, (), inputs).last_hidden_state
@@ -183,7 +182,8 @@ class Adapter:
     @cached_property
     def trunk(self) -> Trunk | None:
         """The layers below the first adapter; None where there are none."""
-        return trunk_below(self.backbone, self._names, partial(self.hidden, {}), self.keep)
+        values = {name: self.model.get_parameter(name) for name in self._names}
+        return trunk_below(self.backbone, values, partial(self.hidden, {}), self.keep)
 
     @cached_property
     def neutral(self) -> Tensor:

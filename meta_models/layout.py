@@ -55,14 +55,15 @@ class Rows:
         mask: `[T, R, W]` True at real tokens.
         segments: `[T, R, W]` token types, or None.
         packing: Texts and positions, where a row may hold several texts; else None.
-        states: `[T, R, W, D]` what the layers below the first adapter make of them, where known.
+        constants: `[T, R, W, D]` what the layers below the first adapter make of them, where known;
+            then whatever else is made of that and does not change.
     """
 
     ids: Tensor
     mask: Tensor
     segments: Tensor | None
     packing: Packing | None
-    states: Tensor | None
+    constants: tuple[Tensor, ...] | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _take(
         text >= 0,
         None if tokens.segments is None else tokens.segments[tasks, *index],
         Packing(text, position) if packed else None,
-        None if states is None else states[tasks, *index],
+        None if states is None else (states[tasks, *index],),
     )
 
 

@@ -10,6 +10,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -209,12 +210,17 @@ class AdaptedModel(Model):
             tokens: `[T, B, L]` token ids.
         """
         if (known := self._arranged.get(id(tokens))) is None:
-            below = None if self.trunk is None else self.trunk.states(tokens)
-            known = tokens, arrange(tokens, self.layout, below)
+            known = tokens, self._arrange(tokens)
             self._arranged[id(tokens)] = known  # with the tokens, whose id may else be used again
             while len(self._arranged) > ARRANGED:
                 self._arranged.popitem(last=False)
         return known[1]
+
+    def _arrange(self, tokens: Tokens) -> Layout:
+        if self.trunk is None:
+            return arrange(tokens, self.layout)
+        layout = arrange(tokens, self.layout, self.trunk.states(tokens))
+        return replace(layout, rows=tuple(map(self.trunk.prepared, layout.rows)))
 
     def _pooled(self, values: Params, tokens: Tokens) -> Tensor:
         """`[T, B, D]`; zero for texts without tokens."""
@@ -242,7 +248,15 @@ class AdaptedModel(Model):
 
     def _hidden(self, adapter: Params, context: Tensor | None, rows: Rows) -> Tensor:
         """`[T, R, W, D]`: the tasks of a batch by vmap, a single task without it."""
-        inputs = (adapter, rows.ids, rows.mask, rows.segments, context, rows.states, rows.packing)
+        inputs = (
+            adapter,
+            rows.ids,
+            rows.mask,
+            rows.segments,
+            context,
+            rows.constants,
+            rows.packing,
+        )
         kept = self._checkpoints
         if rows.ids.shape[0] == 1:
             with self._closed.active(), kept.active() if kept else nullcontext():

@@ -115,8 +115,8 @@ def test_what_is_known_of_a_token_comes_with_it(kind: LayoutKind) -> None:
     tokens = texts((3, 9, 1), (5, 0, 2))
     states = tokens.ids.unsqueeze(-1).expand(-1, -1, -1, 2).double()
     for rows in arrange(Tokens(tokens.ids, tokens.mask, tokens.ids + 1), kind, states).rows:
-        assert rows.states is not None and rows.segments is not None
-        assert torch.equal(rows.states[..., 1][rows.mask], rows.ids[rows.mask].double())
+        assert rows.constants is not None and rows.segments is not None
+        assert torch.equal(rows.constants[0][..., 1][rows.mask], rows.ids[rows.mask].double())
         assert torch.equal(rows.segments[rows.mask], rows.ids[rows.mask] + 1)
 
 

@@ -75,7 +75,7 @@ def model(
 
 @contextmanager
 def counted(layers: list[nn.Module]) -> Iterator[list[int]]:
-    """How often the first part of each layer runs."""
+    """How often the last linear part of each layer runs."""
     calls = [0] * len(layers)
 
     def count(index: int):
@@ -85,7 +85,7 @@ def counted(layers: list[nn.Module]) -> Iterator[list[int]]:
         return hook
 
     parts = [
-        next(m for m in layer.modules() if isinstance(m, nn.Linear | Conv1D)) for layer in layers
+        [m for m in layer.modules() if isinstance(m, nn.Linear | Conv1D)][-1] for layer in layers
     ]
     hooks = [part.register_forward_hook(count(i)) for i, part in enumerate(parts)]
     try:
@@ -141,6 +141,20 @@ def test_a_text_is_computed_once_and_the_layers_below_are_skipped(make_episode) 
     assert first[0] == first[1] == len(texts - {()}) + padded
     assert calls[:2] == first[:2]
     assert calls[2] == 2 * first[2] > 0
+
+
+def test_what_frozen_projections_make_of_kept_states_is_used_not_computed(make_episode) -> None:
+    functional = model("roberta", keep=True)
+    support = make_episode().support
+    state = stack(functional.init(torch.Generator()), support.tasks)
+    before = functional.features(state, support)
+
+    (rows,) = functional.arrange(support.tokens).rows
+    assert rows.constants is not None
+    hidden, *projected = rows.constants
+    assert [x.shape for x in projected] == [hidden.shape] * 3  # query, key, value
+    projected[1].zero_()  # then every token attends to all others alike
+    assert not torch.allclose(functional.features(state, support), before)
 
 
 def test_what_is_kept_does_not_depend_on_the_batch(make_episode) -> None:
