@@ -50,7 +50,7 @@ from meta_models.features import FeatureStore
 from meta_models.model import Model
 from meta_models.params import Params, gradients, leaves, pick, stack
 from metalearn.compiled import Compiler
-from metalearn.inner.loop import InnerLoop, inner_loop
+from metalearn.inner.loop import FEATURES, InnerLoop, in_parts, inner_loop
 from metalearn.learner import Learner, Metrics, add, in_passes
 from tasks.episode import Batch, Episode, tensors
 
@@ -182,17 +182,36 @@ class MAML(Learner):
             self.model, phi, part.support, self.loop, graph=graph, meta=meta, features=support
         )
         # 1/T sum_t sum_s w_s L_query(phi_s(theta)), where w is 1 at s = S and else 0 in MAML
-        losses = [
-            w * self.model.loss(path[s], part.query, query)
-            for s, w in zip(used, weight, strict=True)
-        ]
-        loss_T = torch.stack(losses).sum(0)
-        loss = loss_T.sum() / tasks
-        if not self.clamp:
-            return gradients(loss, theta), loss_T.detach()
-        limit = self.clamp / tasks
-        slope = gradients(loss, meta)  # [T, ...]: of each task by itself
-        return {n: g.clamp(-limit, limit).sum(0) for n, g in slope.items()}, loss_T.detach()
+        loss_T, reached, slopes = weight.new_zeros(part.tasks), [], []
+        for s, w in zip(used, weight, strict=True):
+            losses, slope = self._judged(path[s], part.query, query)
+            loss_T = loss_T + w * losses
+            for name, value in path[s].items():
+                if value.requires_grad:
+                    reached.append(value)
+                    slopes.append(w / tasks * slope[name])
+        # one task by itself, where its gradient is clamped
+        target = meta if self.clamp else theta
+        found = torch.autograd.grad(reached, list(target.values()), slopes, materialize_grads=True)
+        gradient = dict(zip(target, found, strict=True))
+        if self.clamp:
+            limit = self.clamp / tasks
+            gradient = {n: g.clamp(-limit, limit).sum(0) for n, g in gradient.items()}
+        return gradient, loss_T
+
+    def _judged(
+        self, values: Params, query: Batch, features: Tensor | None
+    ) -> tuple[Tensor, Params]:
+        """Query losses `[T]`, and the gradient of their sum: all that the query's graph is for."""
+        at = {name: value.detach().requires_grad_() for name, value in values.items()}
+        known = {} if features is None else {FEATURES: features}
+        total: Params = {}
+        losses = []
+        for part in in_parts(query, self.loop.chunks):
+            with torch.enable_grad():
+                losses.append(part.loss(self.model, at | known))
+                total = add(total, gradients(losses[-1].sum(), at))
+        return torch.stack(losses).sum(0).detach(), total
 
     def passes(self) -> float:
         return self.loop.passes(self.model)

@@ -50,8 +50,8 @@ class InnerLoop:
         gradient: How the exact gradient is had: from the unrolled graph, or step by step from the
             kept states ("adjoint": the same to rounding, in memory that does not grow with S).
         adjoint: The adjoint's way to its Hessian-vector products.
-        chunks: Parts of the support set whose gradients are taken one after the other and summed:
-            what a step holds at once is that of one part. The graph of unrolled steps holds all.
+        chunks: Parts of support and query set whose gradients are taken one after the other and
+            summed: what is held at once is that of one part. The graph of unrolled steps holds all.
         engine: Another library that takes the steps, one task at a time; None: this file.
 
     Raises:
@@ -153,7 +153,7 @@ def inner_loop(
         )
     slots = loop.optimizer.start(pick(values, loop.parts))
     known = {} if features is None else {FEATURES: features}
-    parts = _parts(support, loop.chunks)
+    parts = in_parts(support, loop.chunks)
     path = [values]
     for step in range(loop.steps):
         exact = graph == "second" and loop.exact(step)
@@ -166,45 +166,52 @@ def inner_loop(
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Some examples of the support sets: from `first` on, a `share` `[T]` of all real items."""
+class Part:
+    """Some examples of T sets: from `first` on, a `share` `[T]` of all real items.
+
+    Attributes:
+        batch: The examples.
+        first: Index of the first one.
+        share: Of the real items that are among them; None: all.
+    """
 
     batch: Batch
     first: int
     share: Tensor | None
 
     def loss(self, model: Model, given: Params) -> Tensor:
-        """sum_t share_t L(part), so that the parts add up to the loss of the whole support."""
+        """`[T]` share_t L_t(part); features of all examples may be among the `given` values."""
         given = dict(given)
         features = given.pop(FEATURES, None)
         if self.share is None:
-            return model.loss(given, self.batch, features).sum()
+            return model.loss(given, self.batch, features)
         if features is not None:
             features = features[:, self.first : self.first + self.batch.ids.shape[1]]
-        return (self.share * model.loss(given, self.batch, features)).sum()
+        return self.share * model.loss(given, self.batch, features)
 
 
-def _parts(support: Batch, chunks: int) -> list[_Part]:
+def in_parts(batch: Batch, chunks: int) -> list[Part]:
+    """The examples of a batch in parts of like size, whose losses add up to that of the batch."""
     if chunks == 1:
-        return [_Part(support, 0, None)]
-    edges = [round(i * support.ids.shape[1] / chunks) for i in range(chunks + 1)]
-    batches = [support.examples(a, b) for a, b in pairwise(edges) if b > a]
-    total = real_items(support).sum(1).clamp(min=1)
-    shares = [real_items(batch).sum(1) / total for batch in batches]
+        return [Part(batch, 0, None)]
+    edges = [round(i * batch.ids.shape[1] / chunks) for i in range(chunks + 1)]
+    batches = [batch.examples(a, b) for a, b in pairwise(edges) if b > a]
+    total = real_items(batch).sum(1).clamp(min=1)
+    shares = [real_items(some).sum(1) / total for some in batches]
     firsts = [a for a, b in pairwise(edges) if b > a]
-    return [_Part(*part) for part in zip(batches, firsts, shares, strict=True)]
+    return [Part(*part) for part in zip(batches, firsts, shares, strict=True)]
 
 
 def _gradient(
     model: Model,
     loop: InnerLoop,
-    parts: Sequence[_Part],
+    parts: Sequence[Part],
     values: Params,
     known: Params,
     exact: bool,
 ) -> Params:
     """grad_phi of the parts' losses, of each task: with a graph if `exact`, else as constants."""
-    losses = [partial(part.loss, model) for part in parts]
+    losses = [partial(_summed, part, model) for part in parts]
     phi = pick(values, loop.parts)
     psi = {name: value for name, value in values.items() if name not in phi} | known
     if exact and loop.gradient == "adjoint":
@@ -220,6 +227,10 @@ def _gradient(
         # one part after the other, so that without a graph one part's activations are held
         terms = (gradients(loss(psi | phi), phi, create_graph=exact) for loss in losses)
         return reduce(partial(each, torch.add), terms)
+
+
+def _summed(part: Part, model: Model, given: Params) -> Tensor:
+    return part.loss(model, given).sum()
 
 
 def _move(
