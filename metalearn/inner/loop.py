@@ -243,10 +243,11 @@ def _move(
     # phi <- phi - alpha o direction
     moved = {}
     for name, d in direction.items():
-        rate = loop.rates[part(name)]
-        if loop.learned is not None:
+        if loop.learned is None:
+            moved[name] = values[name].sub(d, alpha=loop.rates[part(name)])
+        else:
             rate = align(loop.learned.at(rules, name, step), d)
-        moved[name] = values[name] - rate * d
+            moved[name] = values[name] - rate * d
     return moved, slots
 
 
