@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.arguments import Parser
-from experiments.errors import LostRank, RankError, UserError, nearest
+from experiments.endings import STATUSES, ended, rank
+from experiments.errors import UserError, nearest
 from experiments.named import experiment as experiment_named
 from experiments.named import newest
 
@@ -22,55 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 1, not reproduced, or a trial failed; 2, a mistake of the user; 3, another
-        process was lost.
+        The exit status, see `experiments.endings.STATUSES`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _dispatch(words)
-    except KeyboardInterrupt:
-        print(f"\nmetalearn: interrupted{_remedy(words)}", file=sys.stderr)
-        return 130
-    except LostRank as error:
-        print(f"metalearn: {error}{_remedy(words)}", file=sys.stderr)
-        return 3
-    except Exception as error:
-        if not isinstance(error, _user_errors()):
-            raise
-        # What all processes meet is said once.
-        if _rank() and not isinstance(error, RankError):
-            return 2
-        print(f"metalearn: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    # An error can only have come from a module that is loaded; importing them would load torch.
-    found: list[type[Exception]] = [UserError]
-    for module, name in (
-        ("tasks.episode", "TaskError"),
-        ("meta_models.errors", "ModelError"),
-        ("metalearn.distributed", "StoppedByFirst"),
-    ):
-        if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
-
-
-def _remedy(words: list[str]) -> str:
-    if words[:1] not in (["train"], ["sweep"]):
-        return ""
-    again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
-    if "WORLD_SIZE" not in os.environ:
-        return f"; resume with: metalearn {again}"
-    from experiments.ranks import restart
-
-    return f"; resume with: {restart(again)}"
-
-
-def _rank() -> int:
-    """Which of the processes of torchrun this is; 0 where it is alone."""
-    return int(os.environ.get("RANK", "0"))
+    return ended(words, lambda: _dispatch(words))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -104,7 +59,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="metalearn",
         description="Meta-learning over language-model adapters.",
-        epilog="`metalearn COMMAND --help` shows the options of a command.",
+        epilog=f"`metalearn COMMAND --help` shows the options of a command.\n\n{STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
         metavar="COMMAND [OPTIONS]", required=True, parser_class=Parser
@@ -244,7 +200,7 @@ def _train(words: list[str]) -> None:
     from experiments.run import run
 
     path = run(experiment, folder, bool(given.resume))
-    if not _rank():
+    if not rank():
         print(path)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from experiments import catalog, outcome
+from experiments import catalog, outcome, stopping
 from experiments.build import Workshop, seeded
 from experiments.cells import Cell, folds, trials, validation_episodes, variant
 from experiments.checks import check_tasks
@@ -93,6 +93,7 @@ class _Entrant:
     source: TrainedRun | Untrained
 
 
+@stopping.deferred()
 def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | None = None) -> Path:
     """Judge learners on the same test tasks, in a run folder of its own.
 

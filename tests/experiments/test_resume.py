@@ -9,7 +9,8 @@ import torch
 
 from experiments.checkpoint import load, save
 from experiments.compare import differences
-from experiments.faults import Moment, Template, small_experiment
+from experiments.dying import Moment, Template
+from experiments.faults import small_experiment
 from experiments.files import read_json
 from experiments.metrics import read_metrics
 from experiments.wandb_offline import read_history, run_directories
@@ -45,6 +46,53 @@ def test_a_process_killed_at_five_moments_is_resumed_exactly(tmp_path, template,
     assert differences(undisturbed, tmp_path / "run") == []
 
 
+def lines(said: str) -> list[str]:
+    """What was said, without the progress of the trainings."""
+    return [line for line in said.splitlines() if line and " s left" not in line]
+
+
+@pytest.mark.parametrize(
+    ("moments", "line"),
+    [
+        # A meta-step, a checkpoint, test tasks: the last records come before them.
+        (
+            [("step", 9), ("checkpoint", 40), ("file", 20)],
+            "metalearn: stopped by SIGTERM, saved in",
+        ),
+        (
+            [("record", 9), ("checkpoint", 3), ("checkpoint", 40), ("file", 15)],
+            "metalearn: No space left on device: {folder}; free some space and resume with: ",
+        ),
+    ],
+    ids=["stopped", "full"],
+)
+def test_a_fault_ends_in_one_line_and_is_resumed_exactly(
+    tmp_path, template, undisturbed, request, moments, line
+):
+    fault = request.node.callspec.id
+    folder = tmp_path / "run"
+    for moment in moments:
+        assert template.go(folder, EXPERIMENT, Moment(*moment, fault)) is None
+        *earlier, last = lines(template.said)
+        heard = "metalearn: SIGTERM: stops at its next boundary; a second signal ends it at once"
+        assert earlier == [heard] * (fault == "stopped")
+        assert last.startswith(line.format(folder=folder))
+        assert last.endswith(f"resume with: metalearn train NAME --run-dir {folder} --resume")
+    assert template.go(folder, EXPERIMENT) is not None
+    assert differences(undisturbed, folder) == []
+
+
+def test_a_run_that_is_stopped_has_saved_the_step_it_was_in(tmp_path, template):
+    folder = tmp_path / "run"
+    # The third step of the second training, of which every second one has a checkpoint.
+    assert template.go(folder, EXPERIMENT, Moment("step", 17, "stopped")) is None
+    records = read_metrics(folder / "metrics.jsonl")
+    assert len(records) == 9 and records[-1]["step"] == 3
+    newest = max(folder.glob("checkpoints/*"), key=lambda place: place.stat().st_mtime)
+    found = load(newest)
+    assert found is not None and found[1]["step"] == 3 and found[1]["records"] == 9
+
+
 def test_the_comparison_sees_what_differs(tmp_path, undisturbed):
     folder = shutil.copytree(undisturbed, tmp_path / "run")
     assert differences(undisturbed, folder) == []
@@ -67,6 +115,19 @@ def test_the_comparison_sees_what_differs(tmp_path, undisturbed):
         "result.json: rows",
         f"checkpoint of {place.name}",
     ]
+
+
+def test_without_its_process_wandb_ends_the_run_and_gets_the_records_later(
+    tmp_path, template, undisturbed
+):
+    tracked = EXPERIMENT.override({"tracking.mode": "offline"})
+    folder = tmp_path / "run"
+    assert template.go(folder, tracked, Moment("tracking", 9, "unserved")) is None
+    (line,) = lines(template.said)
+    assert line.startswith("metalearn: the process of W&B was lost; resume with: metalearn train")
+    # The record that W&B did not get is in the log; the next process brings it.
+    assert template.go(folder, tracked) is not None
+    assert differences(undisturbed, folder) == []
 
 
 def test_after_a_kill_wandb_holds_every_step_once(tmp_path, template, undisturbed):
