@@ -93,6 +93,22 @@ def test_a_run_that_is_stopped_has_saved_the_step_it_was_in(tmp_path, template):
     assert found is not None and found[1]["step"] == 3 and found[1]["records"] == 9
 
 
+@pytest.mark.parametrize("which", ["scores", "predictions"])
+def test_damaged_scores_are_named_and_made_again(tmp_path, template, undisturbed, which):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    scores = sorted((folder / "parts").glob("maml*.scores.parquet"))[1]
+    damaged = scores.with_name(scores.name.replace("scores", which))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (folder / "result.json").unlink()
+    with pytest.raises(RuntimeError) as failure:
+        template.go(folder, EXPERIMENT)
+    assert f"metalearn: {damaged} is damaged (" in str(failure.value)
+    assert f"; remove {scores} and resume: it is judged again" in str(failure.value)
+    scores.unlink()
+    assert template.go(folder, EXPERIMENT) is not None
+    assert differences(undisturbed, folder) == []
+
+
 def test_the_comparison_sees_what_differs(tmp_path, undisturbed):
     folder = shutil.copytree(undisturbed, tmp_path / "run")
     assert differences(undisturbed, folder) == []
