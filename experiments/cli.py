@@ -111,6 +111,20 @@ def _parser() -> Parser:
         help="where a long one keeps what is done, and goes on from (default: runs/KEY-seedN)",
     )
 
+    tasks = add("tasks", _tasks)
+    tasks.add_argument("folder", type=Path, metavar="FOLDER", help="a csv or jsonl file a task")
+    tasks.add_argument("--name", help="name of the family (default: that of the folder)")
+    tasks.add_argument("--text", default="text", help="column of the text (default: text)")
+    tasks.add_argument("--text-b", default="", help="column of the second text of a pair")
+    tasks.add_argument("--label", default="label", help="column of the class (default: label)")
+    tasks.add_argument("--split-seed", type=int, default=0, help="of the meta-splits (default: 0)")
+    tasks.add_argument("--folds", default="", metavar="FILE", help="JSON with the meta-splits")
+    tasks.add_argument("--fold", default="", help="which fold of it")
+    tasks.add_argument("--shots", type=int, default=1, help="that tasks will have (default: 1)")
+    tasks.add_argument("--queries", type=int, default=5, help="a class (default: 5)")
+    tasks.add_argument("--backbone", default="minilm", help="counts tokens (default: minilm)")
+    tasks.add_argument("--output", type=Path, metavar="FILE", help="default: FOLDER/CARD.md")
+
     report = add("report", _report)
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
@@ -123,6 +137,7 @@ COMMANDS = {
     "sweep": "run an experiment with many settings, from a W&B sweep file",
     "evaluate": "evaluate runs or experiments on the same tasks, in one table",
     "estimate": "predict memory and operations of a meta-step, and what fits a card",
+    "tasks": "check a folder of tasks of your own and write its card",
     "adapt": "turn a few examples into a PEFT adapter",
     "predict": "label texts with an adapted model",
     "reproduce": "measure a published result and judge it by its band",
@@ -289,6 +304,28 @@ def _predict(arguments: argparse.Namespace) -> None:
     from experiments.adaptation import predict
 
     predict(arguments.adapter, arguments.input, arguments.output)
+
+
+def _tasks(arguments: argparse.Namespace) -> None:
+    from experiments.config import BackboneSettings, FamilySettings
+    from experiments.task_card import card
+    from tasks.episode import EpisodeShape
+
+    if arguments.shots < 0 or arguments.queries < 1:
+        raise UserError("--shots must be 0 or more, and --queries 1 or more")
+    family = FamilySettings(
+        source="folder",
+        path=str(arguments.folder),
+        name=arguments.name or arguments.folder.resolve().name,
+        text=arguments.text,
+        text_b=arguments.text_b,
+        label=arguments.label,
+        split_seed=arguments.split_seed,
+        folds=arguments.folds,
+        fold=arguments.fold,
+    )
+    shape = EpisodeShape(shots=arguments.shots, queries=arguments.queries)
+    print(card(family, shape, BackboneSettings(name=arguments.backbone), arguments.output))
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:

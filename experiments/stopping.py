@@ -118,13 +118,13 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def _hear(number: int, _: FrameType | None) -> None:
-    if not _heard.name:
-        _heard.name = signal.Signals(number).name
+    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    first, _heard.name = not _heard.name, _heard.name or signal.Signals(number).name
+    if first and not shared:
         # Not print: the signal may have come in the middle of one.
         rest = "stops at its next boundary; a second signal ends it at once"
         os.write(2, f"\nmetalearn: {_heard.name}: {rest}\n".encode())
-    # torchrun sends SIGTERM too after the SIGINT that a terminal gives to all processes, and kills
-    # those that do not end.
-    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    # torchrun sends SIGTERM after a death, and after the SIGINT that a terminal gives to all
+    # processes; it kills those that do not end.
     for deadly in {signal.SIGINT, number} - {signal.SIGTERM} if shared else SIGNALS:
         signal.signal(deadly, signal.SIG_DFL)

@@ -109,7 +109,7 @@ def test_processes_of_torchrun_survive_the_sigterm_that_follows_a_sigint(monkeyp
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
         with pytest.raises(Stopped, match="stopped by SIGINT"):
             stopping.check()
-    assert capfd.readouterr().err.count("\n") == 2
+    assert capfd.readouterr().err == ""  # they would all say it
 
 
 def test_a_thread_leaves_signals_alone():
