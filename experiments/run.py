@@ -338,6 +338,7 @@ def judge(
     Raises:
         Stopped: If a signal asked for it; there is no part then.
     """
+    stopping.check(world)
     workshop.frozen = True
     settings, shots = workshop.experiment.evaluation, place["shots"]
     episodes = batches(workshop, workshop.stream("test", shots, settings.seed), settings.tasks)

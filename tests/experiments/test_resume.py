@@ -2,6 +2,8 @@
 
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from experiments.metrics import read_metrics
 from experiments.wandb_offline import read_history, run_directories
 
 EXPERIMENT = small_experiment()
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,39 @@ def test_a_fault_ends_in_one_line_and_is_resumed_exactly(
         assert last.endswith(f"resume with: metalearn train NAME --run-dir {folder} --resume")
     assert template.go(folder, EXPERIMENT) is not None
     assert differences(undisturbed, folder) == []
+
+
+RUN = """
+import sys
+from pathlib import Path
+from experiments.endings import ended
+from experiments.faults import small_experiment
+from experiments.run import run
+folder = Path(sys.argv[1])
+sys.exit(ended(["train"], lambda: 0 * len(str(run(small_experiment(), folder, folder.is_dir())))))
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path, undisturbed):
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
+    # A file system of memory in a name space of this user: no root is needed.
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    small = f"mount -t tmpfs -o size=200k tmpfs {disk}"
+    if shutil.which("unshare") is None or subprocess.run([*mount, small]).returncode:
+        pytest.skip("no name spaces of users here")
+    run = f"{sys.executable} -c '{RUN}' {disk}/run"
+    whole = (
+        f"{small}; if {run}; then exit 99; else echo status $?; fi; df -k {disk} | tail -1\n"
+        f"mount -o remount,size=50m {disk}; {run}; cp -r {disk}/run {out}"
+    )
+    done = subprocess.run([*mount, whole], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    status, space, *_ = done.stdout.splitlines()
+    assert status == "status 4" and " 0 100% " in space
+    full, *others = lines(done.stderr)
+    assert full.startswith("metalearn: No space left on device") and not others
+    assert differences(undisturbed, out) == []
 
 
 def test_a_run_that_is_stopped_has_saved_the_step_it_was_in(tmp_path, template):

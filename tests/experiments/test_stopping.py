@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from safetensors import SafetensorError
 
-from experiments import stopping
+from experiments import outcome, stopping
 from experiments.cli import main
 from experiments.endings import ended
 from experiments.errors import Diverged, LostRank, Stopped, UserError
+from meta_models.adapters import Adapter
 
 
 def raises(error: BaseException):
@@ -150,3 +151,35 @@ def test_what_saves_nothing_clears_away_what_is_half_made(tmp_path, capsys):
     assert ended(["adapt"], command) == 143
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr().err == "\nmetalearn: terminated\n"
+
+
+def test_evaluate_stops_between_two_learners(tiny_run, tmp_path, monkeypatch, capfd):
+    written = []
+    write = outcome.write_part
+
+    def then_stop(path, *arguments):
+        write(path, *arguments)
+        written.append(path)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(outcome, "write_part", then_stop)
+    assert main(["evaluate", str(tiny_run), "prototypes", "--run-dir", str(tmp_path / "e")]) == 75
+    assert len(written) == 1 and written[0].exists()
+    assert not (tmp_path / "e" / "result.json").exists()
+    assert capfd.readouterr().err.splitlines()[-1] == "metalearn: stopped by SIGTERM"
+
+
+def test_adapt_that_is_terminated_leaves_nothing(tiny_run, tmp_path, monkeypatch, capfd):
+    support = tmp_path / "few.jsonl"
+    support.write_text("".join(f'{{"text": "{t}", "label": "{t[0]}"}}\n' for t in ("ab", "bc")))
+    export = Adapter.export
+
+    def then_stop(*arguments):
+        export(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Adapter, "export", then_stop)
+    words = ["--support", str(support), "--output", str(tmp_path / "out" / "made")]
+    assert main(["adapt", str(tiny_run), "--learner", "maml", *words]) == 143
+    assert not list((tmp_path / "out").iterdir())
+    assert capfd.readouterr().err.splitlines()[-1] == "metalearn: terminated"
