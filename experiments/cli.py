@@ -171,7 +171,8 @@ TRAIN_USAGE = """usage: metalearn train NAME [--run-dir DIR] [--resume [DIR]] [-
   --resume      go on with --run-dir, or with the newest run of NAME
   --config FILE settings as JSON, that of a run folder or of a sweep; options come after them
 
-`metalearn train NAME --help` shows every setting of an experiment and its value."""
+`metalearn train NAME --help` shows every setting of an experiment and its value. SIGTERM and
+SIGINT save at the next step and end with status 75, a second one ends at once."""
 
 
 def _train(words: list[str]) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from experiments.errors import LostProcess, RankError, Stopped, UserError
-from experiments.stopping import Terminated, terminable
+from experiments.stopping import terminable
 
 NOT_REPRODUCED, MISTAKE, LOST, FULL = 1, 2, 3, 4
 PREEMPTED = 75
@@ -44,13 +44,14 @@ def ended(words: Sequence[str], command: Callable[[], int]) -> int:
         The exit status, see `STATUSES`.
     """
     logging.raiseExceptions = False  # a log that cannot be written says so in forty lines
+    terminated = None
     try:
-        with terminable():
+        with terminable() as terminated:
             return command()
-    except KeyboardInterrupt as error:
-        terminated = isinstance(error, Terminated)
-        _say(f"{'terminated' if terminated else 'interrupted'}{_remedy(words)}", before="\n")
-        return TERMINATED if terminated else INTERRUPTED
+    except KeyboardInterrupt:
+        how = "terminated" if terminated and terminated() else "interrupted"
+        _say(f"{how}{_remedy(words)}", before="\n")
+        return TERMINATED if how == "terminated" else INTERRUPTED
     except Stopped as error:
         if not rank():
             _say(f"{error}{_remedy(words, error.folder)}")

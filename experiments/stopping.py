@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -40,14 +40,25 @@ _heard = _Heard()
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable() -> Iterator[Callable[[], bool]]:
     """Let SIGTERM unwind the stack, like SIGINT: what is half made is cleared away.
 
+    Yields:
+        Says whether it has: libraries may turn what is raised into a plain KeyboardInterrupt.
+
     Raises:
-        Terminated: Where the signal comes.
+        Terminated: Where the signal comes; a second one ends the process at once.
     """
-    with _handling({signal.SIGTERM: _terminate}):
-        yield
+    heard = False
+
+    def terminate(*_: object) -> NoReturn:
+        nonlocal heard
+        heard = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    with _handling({signal.SIGTERM: terminate}):
+        yield lambda: heard
 
 
 @contextmanager
@@ -111,10 +122,6 @@ def _handling(handlers: dict[signal.Signals, Any]) -> Iterator[bool]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
 
 
 def _hear(number: int, _: FrameType | None) -> None:
