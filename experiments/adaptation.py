@@ -207,6 +207,8 @@ def _write(output: Path, adapter: Adapter, values: Params, record: dict[str, Any
         safetensors.torch.save_file(head, temporary / HEAD)
         (temporary / "README.md").write_text(_card(record), encoding="utf-8")
         write_json(temporary / RECORD, record)
+        if output.exists() and any(output.iterdir()):  # another process was faster
+            raise UserError(f"{output} exists and is not empty; choose another --output")
         os.replace(temporary, output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

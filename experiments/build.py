@@ -24,6 +24,7 @@ from experiments.errors import UserError, nearest
 from experiments.learners import LEARNERS
 from experiments.loops import build_loop
 from experiments.sampling import augmented
+from experiments.task_folder import build_folder
 from meta_models.adapters import Adapter
 from meta_models.backbone import load_backbone
 from meta_models.errors import ModelError
@@ -61,6 +62,8 @@ def build_family(settings: FamilySettings) -> TaskFamily:
         return builtin()
     if settings.source == "sinusoid":
         return Sinusoid(settings.name, phase=settings.phase, frequency=settings.frequency)
+    if settings.source == "folder":
+        return build_folder(settings)
     if settings.source == "file":
         if not settings.path:
             raise UserError("family.path is empty; name a jsonl, csv or parquet file")

@@ -47,6 +47,7 @@ FAMILIES = {
     "builtin": "72 generated intents in 12 domains, embedded (--family.source builtin)",
     "sinusoid": "sinusoid regression of Finn et al. 2017 (--family.source sinusoid)",
     "file": "your jsonl, csv or parquet (--family.source file --family.path FILE)",
+    "folder": "a file a task (--family.source folder --family.path FOLDER; see metalearn tasks)",
     "hub": "a Hugging Face data set by hub name or folder (--family.source hub --family.path NAME)",
 }
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from experiments.build import Workshop, batches
 from experiments.config import Experiment
+from experiments.errors import Diverged
 from tasks.episode import Episode
 
 CHOICES = "choices.json"
 """File of a run folder: what was chosen on validation classes for each of `first_cells`."""
+
+log = logging.getLogger(__name__)
 
 
 class Cell(NamedTuple):
@@ -64,6 +69,39 @@ def trials(experiment: Experiment, learner: str) -> list[dict[str, Any]]:
     """
     grid = experiment.grids.get(learner, {})
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def choice(
+    first: Cell, tried: Sequence[dict[str, Any]], scores: Sequence[float | None]
+) -> dict[str, Any]:
+    """Choose the best trial of one of `first_cells`: its entry in `CHOICES`.
+
+    Args:
+        first: The cell.
+        tried: Settings of its trials.
+        scores: Their validation scores; None: diverged, or there is nothing to choose.
+
+    Raises:
+        Diverged: If all of several trials have.
+    """
+    if len(tried) > 1 and None in scores:
+        if not any(score is not None for score in scores):
+            raise Diverged(f"{first.slug}: every trial ended in a non-finite loss; lower the rates")
+        log.warning("%s: some trials ended in a non-finite loss", first.slug)
+    known = [-math.inf if score is None else score for score in scores]
+    best = max(range(len(tried)), key=known.__getitem__)
+    return {
+        "learner": first.learner,
+        "fold": first.fold,
+        "shots": first.shots,
+        "trial": best,
+        "settings": tried[best],
+        "validation_accuracy": scores[best],
+        "trials": [
+            {"settings": settings, "validation_accuracy": score}
+            for settings, score in zip(tried, scores, strict=True)
+        ],
+    }
 
 
 def variant(experiment: Experiment, cell: Cell) -> Experiment:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.arguments import Parser
-from experiments.errors import LostRank, RankError, UserError, nearest
+from experiments.endings import STATUSES, ended, rank
+from experiments.errors import UserError, nearest
 from experiments.named import experiment as experiment_named
 from experiments.named import newest
 
@@ -22,55 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 1, not reproduced, or a trial failed; 2, a mistake of the user; 3, another
-        process was lost.
+        The exit status, see `experiments.endings.STATUSES`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _dispatch(words)
-    except KeyboardInterrupt:
-        print(f"\nmetalearn: interrupted{_remedy(words)}", file=sys.stderr)
-        return 130
-    except LostRank as error:
-        print(f"metalearn: {error}{_remedy(words)}", file=sys.stderr)
-        return 3
-    except Exception as error:
-        if not isinstance(error, _user_errors()):
-            raise
-        # What all processes meet is said once.
-        if _rank() and not isinstance(error, RankError):
-            return 2
-        print(f"metalearn: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    # An error can only have come from a module that is loaded; importing them would load torch.
-    found: list[type[Exception]] = [UserError]
-    for module, name in (
-        ("tasks.episode", "TaskError"),
-        ("meta_models.errors", "ModelError"),
-        ("metalearn.distributed", "StoppedByFirst"),
-    ):
-        if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
-
-
-def _remedy(words: list[str]) -> str:
-    if words[:1] not in (["train"], ["sweep"]):
-        return ""
-    again = shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
-    if "WORLD_SIZE" not in os.environ:
-        return f"; resume with: metalearn {again}"
-    from experiments.ranks import restart
-
-    return f"; resume with: {restart(again)}"
-
-
-def _rank() -> int:
-    """Which of the processes of torchrun this is; 0 where it is alone."""
-    return int(os.environ.get("RANK", "0"))
+    return ended(words, lambda: _dispatch(words))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -104,7 +59,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="metalearn",
         description="Meta-learning over language-model adapters.",
-        epilog="`metalearn COMMAND --help` shows the options of a command.",
+        epilog=f"`metalearn COMMAND --help` shows the options of a command.\n\n{STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
         metavar="COMMAND [OPTIONS]", required=True, parser_class=Parser
@@ -155,6 +111,20 @@ def _parser() -> Parser:
         help="where a long one keeps what is done, and goes on from (default: runs/KEY-seedN)",
     )
 
+    tasks = add("tasks", _tasks)
+    tasks.add_argument("folder", type=Path, metavar="FOLDER", help="a csv or jsonl file a task")
+    tasks.add_argument("--name", help="name of the family (default: that of the folder)")
+    tasks.add_argument("--text", default="text", help="column of the text (default: text)")
+    tasks.add_argument("--text-b", default="", help="column of the second text of a pair")
+    tasks.add_argument("--label", default="label", help="column of the class (default: label)")
+    tasks.add_argument("--split-seed", type=int, default=0, help="of the meta-splits (default: 0)")
+    tasks.add_argument("--folds", default="", metavar="FILE", help="JSON with the meta-splits")
+    tasks.add_argument("--fold", default="", help="which fold of it")
+    tasks.add_argument("--shots", type=int, default=1, help="that tasks will have (default: 1)")
+    tasks.add_argument("--queries", type=int, default=5, help="a class (default: 5)")
+    tasks.add_argument("--backbone", default="minilm", help="counts tokens (default: minilm)")
+    tasks.add_argument("--output", type=Path, metavar="FILE", help="default: FOLDER/CARD.md")
+
     report = add("report", _report)
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
@@ -167,6 +137,7 @@ COMMANDS = {
     "sweep": "run an experiment with many settings, from a W&B sweep file",
     "evaluate": "evaluate runs or experiments on the same tasks, in one table",
     "estimate": "predict memory and operations of a meta-step, and what fits a card",
+    "tasks": "check a folder of tasks of your own and write its card",
     "adapt": "turn a few examples into a PEFT adapter",
     "predict": "label texts with an adapted model",
     "reproduce": "measure a published result and judge it by its band",
@@ -200,7 +171,8 @@ TRAIN_USAGE = """usage: metalearn train NAME [--run-dir DIR] [--resume [DIR]] [-
   --resume      go on with --run-dir, or with the newest run of NAME
   --config FILE settings as JSON, that of a run folder or of a sweep; options come after them
 
-`metalearn train NAME --help` shows every setting of an experiment and its value."""
+`metalearn train NAME --help` shows every setting of an experiment and its value. SIGTERM and
+SIGINT save at the next step and end with status 75, a second one ends at once."""
 
 
 def _train(words: list[str]) -> None:
@@ -244,7 +216,7 @@ def _train(words: list[str]) -> None:
     from experiments.run import run
 
     path = run(experiment, folder, bool(given.resume))
-    if not _rank():
+    if not rank():
         print(path)
 
 
@@ -333,6 +305,28 @@ def _predict(arguments: argparse.Namespace) -> None:
     from experiments.adaptation import predict
 
     predict(arguments.adapter, arguments.input, arguments.output)
+
+
+def _tasks(arguments: argparse.Namespace) -> None:
+    from experiments.config import BackboneSettings, FamilySettings
+    from experiments.task_card import card
+    from tasks.episode import EpisodeShape
+
+    if arguments.shots < 0 or arguments.queries < 1:
+        raise UserError("--shots must be 0 or more, and --queries 1 or more")
+    family = FamilySettings(
+        source="folder",
+        path=str(arguments.folder),
+        name=arguments.name or arguments.folder.resolve().name,
+        text=arguments.text,
+        text_b=arguments.text_b,
+        label=arguments.label,
+        split_seed=arguments.split_seed,
+        folds=arguments.folds,
+        fold=arguments.fold,
+    )
+    shape = EpisodeShape(shots=arguments.shots, queries=arguments.queries)
+    print(card(family, shape, BackboneSettings(name=arguments.backbone), arguments.output))
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:

@@ -23,14 +23,14 @@ class Settings(BaseModel):
 class FamilySettings(Settings):
     """Where tasks come from."""
 
-    source: Literal["builtin", "sinusoid", "file", "hub"] = "builtin"
-    """builtin: generated intents; sinusoid: regression; file: jsonl, csv, parquet; hub: datasets
-    of Hugging Face."""
+    source: Literal["builtin", "sinusoid", "file", "folder", "hub"] = "builtin"
+    """builtin: generated intents; sinusoid: regression; file: jsonl, csv, parquet; folder: of such
+    files, each a task with classes of its own; hub: datasets of Hugging Face."""
     name: str = "builtin"
     """Name in tables and caches."""
     path: str = ""
-    """File (source "file"; relative paths are also looked up under METALEARN_DATA), or hub name or
-    local folder of a Hugging Face data set (source "hub")."""
+    """File or folder (sources "file" and "folder"; relative paths are also looked up under
+    METALEARN_DATA), or hub name or local folder of a Hugging Face data set (source "hub")."""
     subset: str = ""
     """Configuration of a Hugging Face data set."""
     text: str = "text"
@@ -42,7 +42,8 @@ class FamilySettings(Settings):
     kind: Literal["class", "token", "sequence", "value"] = "class"
     """What a label is."""
     folds: str = ""
-    """JSON file {fold: {train, valid, test: [classes]}}; empty: split by `split_seed`."""
+    """JSON file {fold: {train, valid, test: [classes]}}, of a folder: [tasks]; empty: split by
+    `split_seed`."""
     fold: str = ""
     """Which fold of the file; an experiment over several folds sets it."""
     split_seed: int = 0

@@ -16,8 +16,26 @@ class RankError(UserError):
     """A mistake that only one of several processes has met, which is not the one that speaks."""
 
 
-class LostRank(Exception):
+class LostProcess(Exception):
+    """A process that this one works with has died; the message names it."""
+
+
+class LostRank(LostProcess):
     """Processes of this run have died; the message names them."""
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and has saved what it had done.
+
+    Args:
+        name: The signal.
+        folder: The run folder; empty: there was none yet.
+    """
+
+    def __init__(self, name: str, folder: str = "") -> None:
+        super().__init__(f"stopped by {name}" + (f", saved in {folder}" if folder else ""))
+        self.name = name
+        self.folder = folder
 
 
 def nearest(given: str, names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from experiments import catalog, outcome
+from experiments import catalog, outcome, stopping
 from experiments.build import Workshop, seeded
 from experiments.cells import Cell, folds, trials, validation_episodes, variant
 from experiments.checks import check_tasks
@@ -29,8 +29,9 @@ from experiments.trained import TrainedRun
 from meta_models.params import Params
 from metalearn.evaluation import validation_score
 from metalearn.learner import Learner
-from tasks.episode import Example, SplitName, TaskFamily
+from tasks.episode import SplitName, TaskFamily
 from tasks.sampling import TextKey, text_key
+from tasks.sources.folder import FolderFamily
 from tasks.sources.records import RecordFamily
 
 REPLACEABLE = (
@@ -93,6 +94,7 @@ class _Entrant:
     source: TrainedRun | Untrained
 
 
+@stopping.deferred()
 def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | None = None) -> Path:
     """Judge learners on the same test tasks, in a run folder of its own.
 
@@ -268,7 +270,8 @@ def _refuse_leak(run: TrainedRun, trained: TaskFamily, judged: TaskFamily) -> No
     The same name alone is no leak: classes of two data sets may share it.  The same name and a
     text in common is.
     """
-    if not isinstance(trained, RecordFamily) or not isinstance(judged, RecordFamily):
+    listed = (RecordFamily, FolderFamily)
+    if not isinstance(trained, listed) or not isinstance(judged, listed):
         return
     uses: tuple[tuple[SplitName, str], ...] = (("train", "trained on"), ("valid", "chosen on"))
     for split, use in uses:
@@ -282,13 +285,8 @@ def _refuse_leak(run: TrainedRun, trained: TaskFamily, judged: TaskFamily) -> No
             )
 
 
-def _records(family: RecordFamily, split: SplitName) -> set[tuple[str, TextKey]]:
-    members = set(family.splits.get(split, ()))
-
-    def key(example: Example) -> int | str | None:
-        return example.label if family.kind == "class" else example.id
-
-    return {(e.label or "", text_key(e)) for e in family.examples if key(e) in members}
+def _records(family: RecordFamily | FolderFamily, split: SplitName) -> set[tuple[str, TextKey]]:
+    return {(e.label or "", text_key(e)) for e in family.members(split)}
 
 
 def _judge_all(

@@ -163,7 +163,7 @@ class RunFolder:
         Raises:
             UserError: If `run_dir` exists and is not empty, or another process uses it.
         """
-        path = run_dir or fresh_name(Path(root), experiment.name)
+        path = run_dir or _made(Path(root), experiment.name)
         refuse_used(path)
         path.mkdir(parents=True, exist_ok=True)
         lock = acquire(path)
@@ -247,6 +247,17 @@ def fresh_name(root: Path, name: str) -> Path:
         number += 1
         path = root / f"{stem}-{number}"
     return path
+
+
+def _made(root: Path, name: str) -> Path:
+    """A new folder of a fresh name, of this process alone, however many start at once."""
+    while True:
+        path = fresh_name(root, name)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
 
 
 def acquire(path: Path) -> int:

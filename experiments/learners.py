@@ -28,6 +28,7 @@ from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
 from metalearn.inner.learn2learn_engine import named_transform
 from metalearn.learner import Learner
+from tasks.sources.folder import FolderFamily
 from tasks.sources.records import RecordFamily
 
 if TYPE_CHECKING:
@@ -122,6 +123,6 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
 
 def _classes(workshop: Workshop) -> int:
     family = workshop.family
-    if not isinstance(family, RecordFamily):
+    if not isinstance(family, RecordFamily | FolderFamily):
         raise UserError("multitask needs a family with classes")
     return len(family.all_classes)

@@ -57,17 +57,20 @@ class MetricsLog:
         """Keep the first `count` records, atomically.
 
         Raises:
-            UserError: If there are fewer: the log was changed since the checkpoint.
+            UserError: If there are fewer, or one of them is damaged: the log was changed since the
+                checkpoint.
         """
         if count > self.count:
             raise UserError(
                 f"{self.path} has {self.count} records where its checkpoint counts {count}; "
                 "restore the file or start a new run"
             )
+        kept = _complete_lines(self.path.read_bytes())[:count]
+        _parse(self.path, kept)  # now, and not when the run is done
         if count == self.count:
             return
         self._file.close()
-        write_bytes(self.path, b"".join(_complete_lines(self.path.read_bytes())[:count]))
+        write_bytes(self.path, b"".join(kept))
         self._file = self.path.open("ab")
         self.count = count
 
@@ -90,16 +93,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a log; a half-written last line is left out, a missing file is empty.
 
     Raises:
-        UserError: If a line is not JSON.
+        UserError: If a line is no record, with its number.
     """
-    if not path.exists():
-        return []
+    return _parse(path, _complete_lines(path.read_bytes())) if path.exists() else []
+
+
+def _parse(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
     records = []
-    for number, line in enumerate(_complete_lines(path.read_bytes()), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
-            raise UserError(f"{path}, line {number}: not JSON; remove the line") from None
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{path}, line {number}: damaged, not a JSON object; "
+                "restore the file from a copy, or start a new run"
+            )
+        records.append(record)
     return records
 
 

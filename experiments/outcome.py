@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from experiments.config import Experiment
+from experiments.errors import UserError
 from experiments.folder import environment
 from meta_models.params import Params
 from metalearn.evaluation import Judged
@@ -58,8 +59,22 @@ def _table(rows: list[dict[str, Any]], place: dict[str, Any]) -> pa.Table:
 
 def _write(path: Path, table: pa.Table) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    try:
+        pq.write_table(table, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path, scores: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} is damaged ({reason}); remove {scores} and resume: it is judged again"
+        ) from None
 
 
 def merge(folder: Path, experiment: Experiment, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -71,10 +86,13 @@ def merge(folder: Path, experiment: Experiment, choices: list[dict[str, Any]]) -
 
     Returns:
         The content of `result.json`.
+
+    Raises:
+        UserError: If a part is damaged.
     """
     parts = sorted((folder / PARTS).glob("*.scores.parquet"))
-    tables = [pq.read_table(path) for path in parts]
-    predictions = [pq.read_table(_predictions(path)) for path in parts]
+    tables = [_read(path, path) for path in parts]
+    predictions = [_read(_predictions(path), path) for path in parts]
     predictions = [table for table in predictions if table.num_rows]
     if predictions:
         _write(folder / "predictions.parquet", pa.concat_tables(predictions))

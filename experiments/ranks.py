@@ -4,23 +4,25 @@ A process that is killed takes its connections with it, so that the others' next
 but what fails names a socket, and the one behind it may only have given up a moment earlier because
 of a third.  So every process has a thread that answers when its name is called, and whoever meets
 a failure calls them all: those that stay silent are lost.  The first list of them counts.
+
+`torchrun` sends SIGTERM to those that are left, which then meet the failure at their next exchange
+(`experiments.stopping`).
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Thread
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from experiments.errors import LostRank, RankError, UserError
+from experiments.errors import LostRank, RankError, Stopped, UserError
 from meta_models.errors import ModelError
 from metalearn.distributed import ALONE, StoppedByFirst, World
 from tasks.episode import TaskError
@@ -28,10 +30,6 @@ from tasks.episode import TaskError
 GRACE = 5.0
 """Seconds to answer a call in: milliseconds are enough unless one long call holds the interpreter,
 and `torchrun` gives the others 30 seconds after a death."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: somebody stops the job, or `torchrun` has seen a process die."""
 
 
 @contextmanager
@@ -46,6 +44,7 @@ def joined(threads: int, timeout: float) -> Iterator[World]:
         LostRank: If another process dies meanwhile.
         RankError: If this process alone meets a mistake of the user, and is not the first.
         StoppedByFirst: If the first process has met one.
+        Stopped: If the processes were asked to stop, and have done so together.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -57,10 +56,12 @@ def joined(threads: int, timeout: float) -> Iterator[World]:
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // here))
     limit = timedelta(seconds=timeout)
     world, calls = _connect(limit)
-    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield world
     except StoppedByFirst:
+        raise
+    except Stopped:
+        dist.destroy_process_group()
         raise
     except (UserError, TaskError, ModelError) as error:
         calls.blame_me(mistaken=True)
@@ -69,8 +70,7 @@ def joined(threads: int, timeout: float) -> Iterator[World]:
         if calls.first_is_mistaken():  # the same everywhere, and the first process says it
             raise StoppedByFirst from error
         raise RankError(f"rank {world.rank}: {error}") from error
-    except (Exception, Terminated) as error:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it has been heard
+    except Exception as error:
         if calls.first_is_mistaken(wait=0):
             raise StoppedByFirst from error
         if lost := calls.lost():
@@ -87,7 +87,6 @@ def joined(threads: int, timeout: float) -> Iterator[World]:
         dist.destroy_process_group()
     finally:
         calls.close()
-        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(limit: timedelta) -> tuple[World, _Calls]:
@@ -111,10 +110,6 @@ def _connect(limit: timedelta) -> tuple[World, _Calls]:
             f"--timeout {limit.total_seconds():g}: {reason}"
         ) from error
     return World(rank, size), calls
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
 
 
 class _Calls:

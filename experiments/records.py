@@ -44,8 +44,10 @@ class Records:
 
     def close(self, failed: bool) -> None:
         """End them; call it once, also after a failure."""
-        self._metrics.close()
-        self.tracker.finish(exit_code=int(failed))
+        try:
+            self._metrics.close()  # on a full disk it writes again what it could not write
+        finally:
+            self.tracker.finish(exit_code=int(failed))
 
 
 def _saved(folder: RunFolder) -> int:

@@ -14,8 +14,6 @@ alone reads and writes the folder, and tells the others what they need from it.
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -24,12 +22,20 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments import checkpoint, outcome
+from experiments import checkpoint, outcome, stopping
 from experiments.build import Workshop, batches, seeded
-from experiments.cells import CHOICES, Cell, first_cells, trials, validation_episodes, variant
+from experiments.cells import (
+    CHOICES,
+    Cell,
+    choice,
+    first_cells,
+    trials,
+    validation_episodes,
+    variant,
+)
 from experiments.checks import check, check_processes
 from experiments.config import Experiment
-from experiments.errors import Diverged, UserError
+from experiments.errors import Diverged, Stopped, UserError
 from experiments.files import read_json, write_json
 from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
 from experiments.metrics import read_metrics
@@ -52,9 +58,9 @@ from metalearn.training import MetaTraining, NonFiniteLoss
 REPORT = "report.html"
 SILENT = Console(quiet=True, force_terminal=False)
 """For the progress of all processes but the first."""
-log = logging.getLogger(__name__)
 
 
+@stopping.deferred()
 def run(
     experiment: Experiment,
     run_dir: Path | None = None,
@@ -75,6 +81,7 @@ def run(
     Raises:
         UserError: If the folder cannot be used; `Diverged` if training met a non-finite loss.
         LostRank: If another process of the same run has died.
+        Stopped: If a signal asked for it; the same call with `resume` goes on.
     """
     if resume and run_dir is None:
         raise UserError("--resume needs the run folder; name it with --run-dir")
@@ -96,6 +103,7 @@ def _run(
             world.from_first(partial(refuse_used, run_dir))
         check(experiment, kept)  # before there is a folder: a mistake leaves nothing behind
     check_processes(experiment, kept, world)
+    stopping.check(world)  # there is nothing to go on with yet
     folder: RunFolder | None = None
 
     def take_up() -> tuple[Path, Experiment, bool]:
@@ -149,14 +157,19 @@ class _Run:
             # What is trained comes first: its curves are waited for, and can show a mistake.
             for cell in sorted(first_cells(self.experiment), key=lambda c: not self._trains(c)):
                 self._choose(cell)
-            for cell in self._other_cells():
-                self._train(cell, must=True)
+            for cell in self._all_cells():
+                if cell.seed != self.experiment.seeds[0]:
+                    self._train(cell, must=True)
             for cell in self._all_cells():
                 self._test(cell)
             if self.folder and self.records:
                 choices = [self.choices[cell.slug] for cell in first_cells(self.experiment)]
                 conclude(self.folder, self.records.tracker, choices)
             failed = False
+        except Stopped as stopped:
+            if self.records:
+                self.records.tracker.preempted()
+            raise Stopped(stopped.name, str(self.path)) from None
         finally:
             if self.records:
                 self.records.close(failed)
@@ -172,9 +185,6 @@ class _Run:
             )
         ]
 
-    def _other_cells(self) -> list[Cell]:
-        return [cell for cell in self._all_cells() if cell.seed != self.experiment.seeds[0]]
-
     def _workshop(self, cell: Cell) -> Workshop:
         return Workshop(variant(self.experiment, cell), self.kept)
 
@@ -188,6 +198,7 @@ class _Run:
         scores = []
         tried = trials(self.experiment, first.learner)
         for trial in range(len(tried)):
+            stopping.check(self.world)
             cell = first._replace(trial=trial)
             workshop = self._workshop(cell)
             learner = workshop.learner(first.learner)
@@ -198,24 +209,7 @@ class _Run:
             else:
                 state = learner.init(seeded(cell.seed))
                 scores.append(self._validation(workshop, learner, cell)(state))
-        known = [-math.inf if score is None else score for score in scores]
-        if any(score is None for score in scores) and len(tried) > 1:
-            log.warning("%s: some trials ended in a non-finite loss", first.slug)
-        if len(tried) > 1 and all(score is None for score in scores):
-            raise Diverged(f"{first.slug}: every trial ended in a non-finite loss; lower the rates")
-        best = max(range(len(tried)), key=known.__getitem__)
-        self.choices[first.slug] = {
-            "learner": first.learner,
-            "fold": first.fold,
-            "shots": first.shots,
-            "trial": best,
-            "settings": tried[best],
-            "validation_accuracy": scores[best],
-            "trials": [
-                {"settings": settings, "validation_accuracy": score}
-                for settings, score in zip(tried, scores, strict=True)
-            ],
-        }
+        self.choices[first.slug] = choice(first, tried, scores)
         if self.world.first:
             write_json(self.path / CHOICES, self.choices)
 
@@ -280,8 +274,11 @@ class _Run:
                     self.records.append(record)
                 shown = {n: figures[n] for n in ("loss", "validation", "best") if n in figures}
                 progress.update(training.step, shown)
-                if training.step % every == 0 or training.done:
+                stop = stopping.asked(self.world)
+                if stop or training.step % every == 0 or training.done:
                     self._save(place, training, seconds, training.done, training.best_score)
+                if stop:
+                    stopping.check(self.world)
         return training.best_score
 
     def _save(
@@ -337,18 +334,28 @@ def judge(
         place: Learner, fold, shots and seed, as the tables call them.
         train_seconds: What its training cost.
         world: The processes that share the tasks; the first one writes.
+
+    Raises:
+        Stopped: If a signal asked for it; there is no part then.
     """
+    stopping.check(world)
     workshop.frozen = True
     settings, shots = workshop.experiment.evaluation, place["shots"]
     episodes = batches(workshop, workshop.stream("test", shots, settings.seed), settings.tasks)
     label = f"{part.name.split('-test')[0]} test {shots}-shot"
     console = None if world.first else SILENT
     with Progress(settings.tasks, label, lines=1, console=console) as progress:
+
+        def done(tasks: int) -> None:
+            progress.update(tasks, {})
+            if tasks < settings.tasks:  # else the part is all but written
+                stopping.check(world)
+
         judged = evaluate(
             learner,
             state,
             episodes,
-            progress=lambda tasks: progress.update(tasks, {}),
+            progress=done,
             world=workshop.judges(world),
         )
     if not world.first:

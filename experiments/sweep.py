@@ -51,7 +51,8 @@ USAGE = """usage: metalearn sweep FILE.yaml [--run-dir DIR] [--resume [DIR]] [--
   --seed S      seed of the trials' settings (default: 0)
 
 Settings are those of `metalearn train NAME --help`, for every trial. The metric is `validation`,
-the mean best validation score of what an experiment trains, or `LEARNER/validation`."""
+the mean best validation score of what an experiment trains, or `LEARNER/validation`. SIGTERM and
+SIGINT end a sweep at once, status 143 or 130; --resume goes on from the trials' checkpoints."""
 
 
 def command(words: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from secrets import token_hex
 from typing import Any
 
 from experiments.config import Experiment
-from experiments.errors import UserError
+from experiments.errors import LostProcess, UserError
 from experiments.files import read_json, write_json
 from experiments.metrics import CELL, cell_name, read_metrics
 from experiments.standing import Standing
@@ -37,6 +37,9 @@ class Tracker:
         run: The W&B run, or None.
         folder: The run folder.
         done: Steps that are on disk already and are not logged again.
+
+    Raises:
+        LostProcess: By every method, if W&B's own process has died.
     """
 
     def __init__(self, run: Any, folder: Path, done: set[int]) -> None:
@@ -66,7 +69,8 @@ class Tracker:
         values = {f"{cell}/{name}": value for name, value in record.items() if name not in CELL}
         if validated:
             values |= self._standing.metrics()
-        self._run.log(values, step=step, commit=True)
+        with self._alive():
+            self._run.log(values, step=step, commit=True)
         self._done.add(step)
 
     def log_curves(self, curves: Any, figures: Sequence[Path] = ()) -> None:
@@ -84,7 +88,7 @@ class Tracker:
         import wandb
 
         rows = curves if isinstance(curves, list) else curves.to_pylist()
-        with _home(self._folder):
+        with _home(self._folder), self._alive():
             columns = list(rows[0]) if rows else []
             data: Any = [[row[name] for name in columns] for row in rows]
             values: dict[str, Any] = {"curves": wandb.Table(columns=columns, data=data)}
@@ -93,18 +97,41 @@ class Tracker:
             self._run.log(values, step=step, commit=True)
         self._done.add(step)
 
+    def preempted(self) -> None:
+        """Tell W&B that the run is interrupted, and will go on: an agent queues it again."""
+        if self._run is not None:
+            with self._alive():
+                self._run.mark_preempting()
+
     def finish(self, exit_code: int = 0) -> None:
         """End the run and bring it to the disk; call it once, also after a failure."""
         if self._run is None:
             return
         import wandb
 
-        self._run.finish(exit_code=exit_code)
+        with self._alive():
+            self._run.finish(exit_code=exit_code)
         self._run = None
         # W&B's own process closes the file after `finish` has returned; only its end is waited for
         # by teardown, which would also end a run that the caller has open.
         if wandb.run is None:
             wandb.teardown()
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Around what W&B's own process is asked; without it, nothing is asked of it again."""
+        try:
+            yield
+        except (ConnectionError, *_abandoned()) as error:
+            self._run = None
+            raise LostProcess("the process of W&B was lost") from error
+
+
+def _abandoned() -> tuple[type[Exception], ...]:
+    """Errors of a request that nobody answers."""
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    return HandleAbandonedError, MailboxClosedError
 
 
 def start(experiment: Experiment, folder: Path, resume: bool = False) -> Tracker:

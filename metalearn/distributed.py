@@ -77,6 +77,10 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def any(self, one: bool) -> bool:
+        """Whether it is so on any rank."""
+        return bool(self.sum(torch.tensor(float(one)))) if self.size > 1 else one
+
     def from_first(self, make: Callable[[], Value]) -> Value:
         """What `make` gives on the first rank; the others do not call it.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -116,6 +118,7 @@ def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    heard = signal.getsignal(signal.SIGTERM)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -130,6 +133,8 @@ def connected(address: str | None) -> Iterator[list[dict[str, float]]]:
         except Exception as error:  # Ray raises plain ones too
             where = "did not start here" if address is None else f"is not at --address {address}"
             raise UserError(f"Ray {where}: {error}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, heard)  # with Ray's own a sweep would end without a word
     try:
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:

@@ -14,6 +14,8 @@ from typing import Any
 
 from tasks.episode import Example, LabelKind, TaskError
 
+ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+"""Names of files with records end so."""
 Row = tuple[str, dict[str, Any]]
 """Where a record stands ("line 3") and its columns."""
 
@@ -58,6 +60,7 @@ def read_examples(
     label: str = "label",
     text_b: str = "",
     labeled: bool = True,
+    problems: list[str] | None = None,
 ) -> list[Example]:
     """The records of a file, numbered from 0 in the order of the file.
 
@@ -70,27 +73,43 @@ def read_examples(
             (kind "token"); of the target text or a list of such texts (kind "sequence").
         text_b: Column of the second text of a pair; empty: none.
         labeled: Whether every record needs a label; if not, a class that is there is still read.
+        problems: Takes up what is wrong with single records, which are then left out.  None: the
+            first one is raised.
 
     Raises:
         TaskError: Naming the file, the line (or row) and the remedy.
     """
     file = find(path)
-    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
-        ".jsonl": _read_jsonl,
-        ".jsonl.gz": _read_jsonl,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = dict(
+        zip(ENDINGS, (_read_jsonl, _read_jsonl, _read_csv, _read_parquet), strict=True)
+    )
     if not labeled:
         readers[".txt"] = lambda file: _read_lines(file, text)
     reader = next((readers[end] for end in readers if file.name.endswith(end)), None)
     if reader is None or not file.is_file():
         raise TaskError(f"cannot read {path}: give a file that ends in {', '.join(readers)}")
     try:
-        return to_examples(reader(file), str(path), kind, text, label, text_b, labeled)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        return to_examples(reader(file), str(path), kind, text, label, text_b, labeled, problems)
+    except UnicodeDecodeError as error:
+        where = f"line {_undecodable(file)}: " if not file.name.endswith(".gz") else ""
+        byte = error.object[error.start]
+        raise TaskError(
+            f"{path}, {where}byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
         reason = str(error).splitlines()[0]
         raise TaskError(f"cannot read {path}: {reason}; the file is damaged") from error
+
+
+def _undecodable(path: Path) -> int:
+    """The number of the first line that is not UTF-8."""
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -151,6 +170,7 @@ def to_examples(
     label: str,
     text_b: str,
     labeled: bool = True,
+    problems: list[str] | None = None,
 ) -> list[Example]:
     """Records with named columns as examples; see `read_examples` for the arguments.
 
@@ -171,7 +191,16 @@ def to_examples(
         second = record.get(text_b) if text_b else None
         pairs = pairs or text_b in record
         target = record.get(label)
-        examples.append(_example(place, len(examples), kind, record[text], second, target, labeled))
+        try:
+            if None in record:  # what csv has beyond the columns of the header
+                raise TaskError(f"{place}: more columns than the header has; put texts in quotes")
+            example = _example(place, len(examples), kind, record[text], second, target, labeled)
+        except TaskError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+            continue
+        examples.append(example)
     if not examples:
         raise TaskError(f"{source} has no records; give a file with at least one")
     if text_b and not pairs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -73,6 +73,13 @@ class RecordFamily(TaskFamily):
         if self.kind == "class":
             return tuple(self._class_pools.get(split, ()))
         return self.all_classes
+
+    def members(self, split: SplitName) -> Iterator[Example]:
+        """The records of a split."""
+        chosen = set(self.splits.get(split, ()))
+        for example in self.examples:
+            if (example.label if self.kind == "class" else example.id) in chosen:
+                yield example
 
     def draw(self, split: SplitName, shape: EpisodeShape, random: np.random.Generator) -> Task:
         """One task of a split: class-balanced (kind "class"), else uniform over records."""

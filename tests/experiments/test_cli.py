@@ -78,6 +78,8 @@ def test_every_command_is_in_the_help(capsys):
         "train",
         "sweep",
         "evaluate",
+        "estimate",
+        "tasks",
         "adapt",
         "predict",
         "reproduce",

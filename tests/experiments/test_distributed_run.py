@@ -47,10 +47,10 @@ def threads():
     torch.set_num_threads(before)
 
 
-def ranks(command: list[str], *, dying: tuple[int, int] | None = None) -> tuple[int, str]:
-    """Status and standard error of two processes; `dying` (rank, step): one is killed there."""
+def ranks(command: list[str], *, hit: tuple[str, int, int] | None = None) -> tuple[int, str]:
+    """Status and standard error of two processes; `hit` (signal, rank, step): one gets it there."""
     mortal = str(Path(__file__).with_name("mortal.py"))
-    script = [mortal, *map(str, dying)] if dying else ["-m", "experiments.cli"]
+    script = [mortal, *map(str, hit)] if hit else ["-m", "experiments.cli"]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
@@ -106,7 +106,7 @@ def assert_equal(folder: Path, reference: Path) -> None:
 def test_a_lost_process_is_named_and_the_run_goes_on(tmp_path):
     folder = tmp_path / "run"
     command = ["train", "sinusoid-maml", "--run-dir", str(folder), *WAVES]
-    status, said = ranks(command, dying=(1, 7))
+    status, said = ranks(command, hit=("SIGKILL", 1, 7))
     assert status != 0
     (line,) = lines(said)
     assert line.startswith(
@@ -126,6 +126,23 @@ def test_a_lost_process_is_named_and_the_run_goes_on(tmp_path):
     assert status == 0, said
     assert read_json(folder / "environment.json")["processes"] == 2
     assert_equal(folder, alone("sinusoid-maml", WAVES, tmp_path / "alone"))
+
+
+def test_processes_that_are_asked_to_stop_do_so_at_the_same_step(tmp_path):
+    folder = tmp_path / "run"
+    command = ["train", "sinusoid-maml", "--run-dir", str(folder), "--learners", "maml", *WAVES]
+    status, said = ranks(command, hit=("SIGTERM", 1, 7))
+    assert status != 0
+    (line,) = lines(said)
+    assert line.startswith(
+        f"metalearn: stopped by a signal to another process, saved in {folder}; resume with: "
+        "torchrun --nproc-per-node 2 -m experiments.cli train sinusoid-maml"
+    )
+    assert "exitcode  : 75" in said
+    found = checkpoint.load(folder / "checkpoints" / "maml-10shot-seed0-trial0")
+    assert found is not None and found[1]["step"] == 8 == len(
+        read_metrics(folder / "metrics.jsonl")
+    )
 
 
 def test_sharded_layers_change_nothing(tmp_path):

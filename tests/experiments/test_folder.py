@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -30,6 +32,22 @@ def test_two_runs_started_in_the_same_second_get_two_folders(tmp_path):
         with RunFolder.create(EXPERIMENT, root=tmp_path) as folder:
             paths.add(folder.path)
     assert len(paths) == 3
+
+
+def test_runs_that_start_at_once_never_share_a_folder(tmp_path):
+    start = Barrier(6)
+
+    def begin(_: int) -> RunFolder:
+        start.wait()
+        return RunFolder.create(EXPERIMENT, root=tmp_path)
+
+    with ThreadPoolExecutor(6) as pool:
+        folders = list(pool.map(begin, range(6)))
+    assert len({folder.path for folder in folders}) == 6
+    for folder in folders:
+        with pytest.raises(UserError, match="in use by process"):
+            RunFolder.open(folder.path)
+        folder.close()
 
 
 def test_an_existing_folder_is_refused_with_the_remedy(tmp_path):

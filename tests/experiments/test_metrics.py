@@ -56,9 +56,22 @@ def test_fewer_records_than_the_checkpoint_counts_is_an_error(path):
         log.truncate_to(6)
 
 
-def test_a_corrupt_line_is_named(path):
-    path.write_bytes(path.read_bytes().replace(b'{"step": 2', b'{"step": '))
-    with pytest.raises(UserError, match="line 3: not JSON"):
+@pytest.mark.parametrize("damage", [b'{"step": ', b"[2, ", b"\x00\x00", b"\xff\xfe"])
+def test_a_corrupt_line_is_named(path, damage):
+    path.write_bytes(path.read_bytes().replace(b'{"step": 2', damage))
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 3: damaged, not a JSON object; rest"):
+        read_metrics(path)
+    # A run is not resumed with it, but with what comes before it.
+    with MetricsLog(path) as log:
+        with pytest.raises(UserError, match="line 3: damaged"):
+            log.truncate_to(3)
+        log.truncate_to(2)
+    assert read_metrics(path) == RECORDS[:2]
+
+
+def test_a_record_that_is_no_object_is_named(path):
+    path.write_text('{"step": 0}\n5\n')
+    with pytest.raises(UserError, match="line 2: damaged"):
         read_metrics(path)
 
 

@@ -2,6 +2,8 @@
 
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,14 @@ import torch
 
 from experiments.checkpoint import load, save
 from experiments.compare import differences
-from experiments.faults import Moment, Template, small_experiment
+from experiments.dying import Moment, Template
+from experiments.faults import small_experiment
 from experiments.files import read_json
 from experiments.metrics import read_metrics
 from experiments.wandb_offline import read_history, run_directories
 
 EXPERIMENT = small_experiment()
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,102 @@ def test_a_process_killed_at_five_moments_is_resumed_exactly(tmp_path, template,
     assert differences(undisturbed, tmp_path / "run") == []
 
 
+def lines(said: str) -> list[str]:
+    """What was said, without the progress of the trainings."""
+    return [line for line in said.splitlines() if line and " s left" not in line]
+
+
+@pytest.mark.parametrize(
+    ("moments", "line"),
+    [
+        # A meta-step, a checkpoint, test tasks: the last records come before them.
+        (
+            [("step", 9), ("checkpoint", 40), ("file", 20)],
+            "metalearn: stopped by SIGTERM, saved in",
+        ),
+        (
+            [("record", 9), ("checkpoint", 3), ("checkpoint", 40), ("file", 15)],
+            "metalearn: No space left on device: {folder}; free some space and resume with: ",
+        ),
+    ],
+    ids=["stopped", "full"],
+)
+def test_a_fault_ends_in_one_line_and_is_resumed_exactly(
+    tmp_path, template, undisturbed, request, moments, line
+):
+    fault = request.node.callspec.id
+    folder = tmp_path / "run"
+    for moment in moments:
+        assert template.go(folder, EXPERIMENT, Moment(*moment, fault)) is None
+        *earlier, last = lines(template.said)
+        heard = "metalearn: SIGTERM: stops at its next boundary; a second signal ends it at once"
+        assert earlier == [heard] * (fault == "stopped")
+        assert last.startswith(line.format(folder=folder))
+        assert last.endswith(f"resume with: metalearn train NAME --run-dir {folder} --resume")
+    assert template.go(folder, EXPERIMENT) is not None
+    assert differences(undisturbed, folder) == []
+
+
+RUN = """
+import sys
+from pathlib import Path
+from experiments.endings import ended
+from experiments.faults import small_experiment
+from experiments.run import run
+folder = Path(sys.argv[1])
+sys.exit(ended(["train"], lambda: 0 * len(str(run(small_experiment(), folder, folder.is_dir())))))
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path, undisturbed):
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
+    # A file system of memory in a name space of this user: no root is needed.
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    small = f"mount -t tmpfs -o size=200k tmpfs {disk}"
+    if shutil.which("unshare") is None or subprocess.run([*mount, small]).returncode:
+        pytest.skip("no name spaces of users here")
+    run = f"{sys.executable} -c '{RUN}' {disk}/run"
+    whole = (
+        f"{small}; if {run}; then exit 99; else echo status $?; fi; df -k {disk} | tail -1\n"
+        f"mount -o remount,size=50m {disk}; {run}; cp -r {disk}/run {out}"
+    )
+    done = subprocess.run([*mount, whole], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    status, space, *_ = done.stdout.splitlines()
+    assert status == "status 4" and " 0 100% " in space
+    full, *others = lines(done.stderr)
+    assert full.startswith("metalearn: No space left on device") and not others
+    assert differences(undisturbed, out) == []
+
+
+def test_a_run_that_is_stopped_has_saved_the_step_it_was_in(tmp_path, template):
+    folder = tmp_path / "run"
+    # The third step of the second training, of which every second one has a checkpoint.
+    assert template.go(folder, EXPERIMENT, Moment("step", 17, "stopped")) is None
+    records = read_metrics(folder / "metrics.jsonl")
+    assert len(records) == 9 and records[-1]["step"] == 3
+    newest = max(folder.glob("checkpoints/*"), key=lambda place: place.stat().st_mtime)
+    found = load(newest)
+    assert found is not None and found[1]["step"] == 3 and found[1]["records"] == 9
+
+
+@pytest.mark.parametrize("which", ["scores", "predictions"])
+def test_damaged_scores_are_named_and_made_again(tmp_path, template, undisturbed, which):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    scores = sorted((folder / "parts").glob("maml*.scores.parquet"))[1]
+    damaged = scores.with_name(scores.name.replace("scores", which))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (folder / "result.json").unlink()
+    with pytest.raises(RuntimeError) as failure:
+        template.go(folder, EXPERIMENT)
+    assert f"metalearn: {damaged} is damaged (" in str(failure.value)
+    assert f"; remove {scores} and resume: it is judged again" in str(failure.value)
+    scores.unlink()
+    assert template.go(folder, EXPERIMENT) is not None
+    assert differences(undisturbed, folder) == []
+
+
 def test_the_comparison_sees_what_differs(tmp_path, undisturbed):
     folder = shutil.copytree(undisturbed, tmp_path / "run")
     assert differences(undisturbed, folder) == []
@@ -67,6 +167,19 @@ def test_the_comparison_sees_what_differs(tmp_path, undisturbed):
         "result.json: rows",
         f"checkpoint of {place.name}",
     ]
+
+
+def test_without_its_process_wandb_ends_the_run_and_gets_the_records_later(
+    tmp_path, template, undisturbed
+):
+    tracked = EXPERIMENT.override({"tracking.mode": "offline"})
+    folder = tmp_path / "run"
+    assert template.go(folder, tracked, Moment("tracking", 9, "unserved")) is None
+    (line,) = lines(template.said)
+    assert line.startswith("metalearn: the process of W&B was lost; resume with: metalearn train")
+    # The record that W&B did not get is in the log; the next process brings it.
+    assert template.go(folder, tracked) is not None
+    assert differences(undisturbed, folder) == []
 
 
 def test_after_a_kill_wandb_holds_every_step_once(tmp_path, template, undisturbed):

@@ -180,3 +180,14 @@ def test_a_file_cut_anywhere_gives_its_whole_records(tmp_path):
     cut.write_bytes(b"something else")
     with pytest.raises(UserError, match="not a W&B file"):
         list(read_records(cut))
+
+
+def test_a_run_that_is_preempted_says_so(tmp_path):
+    tracker = start(EXPERIMENT, tmp_path)
+    tracker.log(record(0), 0)
+    tracker.preempted()
+    tracker.finish(exit_code=1)
+    (path,) = tmp_path.rglob("*.wandb")
+    kinds = [entry.WhichOneof("record_type") for entry in read_records(path)]
+    assert kinds.count("preempting") == 1 and kinds[-1] == "exit"
+    start(EXPERIMENT.override({"tracking.mode": "disabled"}), tmp_path).preempted()
