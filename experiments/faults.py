@@ -34,7 +34,7 @@ import torch
 
 from experiments import checkpoint
 from experiments.catalog import EXPERIMENTS
-from experiments.compare import differences
+from experiments.bitwise import differences
 from experiments.config import Experiment
 from experiments.files import read_json, write_json
 from experiments.metrics import MetricsLog

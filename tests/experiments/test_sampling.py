@@ -7,7 +7,7 @@ import torch
 from experiments.build import Workshop
 from experiments.checkpoint import load
 from experiments.cli import main
-from experiments.compare import differences
+from experiments.bitwise import differences
 from experiments.config import EpisodeSettings, Experiment
 from experiments.faults import Moment, Template, small_experiment
 from experiments.folder import load_experiment

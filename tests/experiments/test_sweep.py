@@ -14,7 +14,7 @@ import yaml
 import experiments.run
 from experiments.catalog import EXPERIMENTS
 from experiments.cli import main
-from experiments.compare import differences
+from experiments.bitwise import differences
 from experiments.config import Experiment
 from experiments.files import read_json
 from experiments.metrics import read_metrics
