@@ -33,8 +33,8 @@ from typing import Any, NamedTuple, NoReturn, Self
 import torch
 
 from experiments import checkpoint
-from experiments.catalog import EXPERIMENTS
 from experiments.bitwise import differences
+from experiments.catalog import EXPERIMENTS
 from experiments.config import Experiment
 from experiments.files import read_json, write_json
 from experiments.metrics import MetricsLog
