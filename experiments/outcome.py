@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments.config import Experiment
 from experiments.folder import environment
 from meta_models.params import Params
+from metalearn.comparison import difference
 from metalearn.evaluation import Judged
 from metalearn.statistics import bootstrap, paired
 
@@ -221,7 +222,7 @@ def _comparisons(
         if learner == reference:
             continue
         pairs = _pairs(groups, finals[reference])
-        difference = paired(
+        one = difference(
             _by_fold({place: ours for place, (ours, _) in pairs.items()}),
             _by_fold({place: theirs for place, (_, theirs) in pairs.items()}),
             resamples=experiment.evaluation.resamples,
@@ -232,7 +233,8 @@ def _comparisons(
                 "reference": reference,
                 "shots": shots,
                 "metric": judged_by,
-                "difference": difference.as_dict(),
+                "difference": one.interval.as_dict(),
+                "p": one.p,
             }
         )
     return found

@@ -80,8 +80,9 @@ def difference(
     elif shared == "tasks":
         drawn = resampled_means(left, random, resamples, right)
     else:
-        both = [a - b for a, b in zip(left, right, strict=True)]
-        drawn = resampled_means(both, random, resamples)
+        left = [a - b for a, b in zip(left, right, strict=True)]
+        right = [np.zeros(1)]
+        drawn = resampled_means(left, random, resamples)
     low, high = np.quantile(drawn, (0.025, 0.975))
     mean = float(np.mean([g.mean() for g in left]) - np.mean([g.mean() for g in right]))
     beyond = min(int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0)))

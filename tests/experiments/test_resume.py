@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.checkpoint import load, save
 from experiments.bitwise import differences
+from experiments.checkpoint import load, save
 from experiments.faults import Moment, Template, small_experiment
 from experiments.files import read_json
 from experiments.metrics import read_metrics

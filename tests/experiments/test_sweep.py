@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import experiments.run
+from experiments.bitwise import differences
 from experiments.catalog import EXPERIMENTS
 from experiments.cli import main
-from experiments.bitwise import differences
 from experiments.config import Experiment
 from experiments.files import read_json
 from experiments.metrics import read_metrics
