@@ -11,6 +11,7 @@ import torch
 from experiments import checkpoint
 from experiments.files import read_json
 from experiments.metrics import read_metrics
+from experiments.tensorboard import FOLDER as BOARD
 from experiments.tracking import IDENTITY
 from experiments.wandb_offline import read_history, run_directories
 
@@ -58,7 +59,7 @@ def _names(folder: Path) -> set[str]:
     return {
         str(name)
         for name in names
-        if name.parts[0] not in ("wandb", IDENTITY)
+        if name.parts[0] not in ("wandb", IDENTITY, BOARD)
         # An earlier checkpoint that a killed process could not drop any more is allowed.
         and not any(part.startswith("step-") for part in name.parts)
     }
