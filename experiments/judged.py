@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -22,7 +23,7 @@ SCORES = "scores.parquet"
 PREDICTIONS = "predictions.parquet"
 METRICS = ("accuracy", "macro_f1", "loss")
 Place = tuple[str, int]
-"""Fold and seed."""
+"""Fold (with its family, where there are several) and seed."""
 Task = tuple[str, int, int]
 """Fold, shots and number of the episode."""
 
@@ -83,11 +84,11 @@ class JudgedRun:
         """Query scores after the last step, by fold and seed, then by number of the episode."""
         wanted = [("learner", "==", learner), ("shots", "==", shots), ("split", "==", "query")]
         columns = ["fold", "seed", "episode", "step", metric]
-        table = pq.read_table(self.path / SCORES, columns=columns, filters=wanted)
+        table = _read(self.path / SCORES, columns, wanted)
         found: dict[Place, dict[int, float]] = {}
         # Of a task the last step stays: it is read last.
         for row in table.sort_by("step").to_pylist():
-            place = found.setdefault((row["fold"] or "", row["seed"]), {})
+            place = found.setdefault((row["fold"], row["seed"]), {})
             place[row["episode"]] = row[metric]
         return found
 
@@ -102,11 +103,24 @@ class JudgedRun:
             return {}
         columns = ["fold", "seed", "shots", "episode", "split", "example", "label"]
         wanted = [("learner", "==", self.learners[0]), ("step", "==", 0)]
-        table = pq.read_table(path, columns=columns, filters=wanted)
+        table = _read(path, columns, wanted)
         seeds = table["seed"].unique().to_pylist()
         table = table.filter(pc.field("seed") == min(seeds, default=0))
         records: dict[Task, set[tuple[str, int, str]]] = {}
         for row in table.to_pylist():
-            task = (row["fold"] or "", row["shots"], row["episode"])
+            task = (row["fold"], row["shots"], row["episode"])
             records.setdefault(task, set()).add((row["split"], row["example"], row["label"]))
         return {task: frozenset(content) for task, content in records.items()}
+
+
+def _read(path: Path, columns: list[str], wanted: list[tuple[str, str, Any]]) -> pa.Table:
+    """Some columns of some rows; of several families each fold has the family in its name."""
+    families = "family" in pq.read_schema(path).names
+    names = [*columns, "family"] if families else columns
+    table = pq.read_table(path, columns=names, filters=wanted)
+    folds = [fold or "" for fold in table["fold"].to_pylist()]
+    if families and len(table["family"].unique()) > 1:
+        several = zip(table["family"].to_pylist(), folds, strict=True)
+        folds = [f"{family} {fold}".strip() for family, fold in several]
+    place = table.schema.get_field_index("fold")
+    return table.set_column(place, "fold", pa.array(folds, pa.string()))

@@ -32,19 +32,23 @@ class Mistake(NamedTuple):
     chances: int
 
 
-def mistakes(predictions: Path, learner: str, shots: int) -> tuple[list[Mistake], int]:
+def mistakes(
+    predictions: Path, learner: str, shots: int, family: str | None = None
+) -> tuple[list[Mistake], int]:
     """The mistakes of a learner on query sets after its last step, the most frequent first.
 
     Args:
         predictions: `predictions.parquet` of a run.
         learner: Name of the learner.
         shots: K.
+        family: Name of the family, where the run was judged on several.
 
     Returns:
         The mistakes, and how many predictions they are among.
 
     """
     wanted = [("learner", "==", learner), ("shots", "==", shots), ("split", "==", "query")]
+    wanted += [("family", "==", family)] if family else []
     columns = ["fold", "seed", "episode", "step", "label", "prediction"]
     table = pq.read_table(predictions, columns=columns, filters=wanted)
     tasks: dict[tuple[str, int, int], tuple[int, Counter[tuple[str, str]]]] = {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 STYLE = """
 :root { color-scheme: light dark; --line: #ddd; --soft: #666; --back: #f6f6f4; --mark: #0072b2; }
@@ -104,6 +105,21 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "")
         f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def settings(values: dict[str, Any]) -> str:
+    """A table of names and values.
+
+    Example:
+        >>> settings({"inner.rate": 0.5}).count("0.5")
+        1
+    """
+    return table(("setting", "value"), ([name, text(value)] for name, value in values.items()))
+
+
+def text(value: Any) -> str:
+    """A value as it is shown: as JSON, a word without its quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _cell(value: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,9 @@ from experiments.reports.html import (
     figure,
     missing,
     paragraph,
+    settings,
     table,
+    text,
 )
 from experiments.tables import bounds, cells, headers, plain, rises, scope
 
@@ -98,12 +99,12 @@ def headlines(result: dict[str, Any]) -> list[str]:
     """
     lines = []
     metric = _metric(result)
-    for shots, best in _best(result, metric).items():
+    for tasks, best in _best(result, metric).items():
         mean, low, high = (plain(best[metric][p], metric, False) for p in ("mean", "low", "high"))
         rank = "lowest" if metric == "loss" else "highest"
-        line = f"{shots}-shot: {best['learner']} has the {rank} {metric}, {mean} [{low}, {high}]"
+        line = f"{tasks}: {best['learner']} has the {rank} {metric}, {mean} [{low}, {high}]"
         for entry in result.get("comparisons", []):
-            if (entry["learner"], entry["shots"]) == (best["learner"], shots):
+            if entry["learner"] == best["learner"] and _tasks(result, entry) == tasks:
                 clear = _verdict(entry) == "better"
                 words = "better than" if clear else "not clearly better than"
                 amount = bounds(entry["difference"], metric)
@@ -117,30 +118,37 @@ def _metric(result: dict[str, Any]) -> str:
     return "accuracy" if any("accuracy" in row for row in result["rows"]) else "loss"
 
 
-def _best(result: dict[str, Any], metric: str) -> dict[int, dict[str, Any]]:
-    """The row with the best mean for each number of shots."""
+def _tasks(result: dict[str, Any], row: dict[str, Any]) -> str:
+    """The tasks of a row, in words: the shots, and the family where there are several."""
+    family = f"{row['family']}, " if "families" in result else ""
+    return f"{family}{row['shots']}-shot"
+
+
+def _best(result: dict[str, Any], metric: str) -> dict[str, dict[str, Any]]:
+    """The row with the best mean on each kind of tasks."""
     sign = -1 if metric == "loss" else 1
-    best: dict[int, dict[str, Any]] = {}
+    best: dict[str, dict[str, Any]] = {}
     for row in sorted(result["rows"], key=lambda row: row["shots"]):
-        ahead = best.get(row["shots"])
+        ahead = best.get(_tasks(result, row))
         known = row.get(metric) is not None
         if known and (ahead is None or sign * (row[metric]["mean"] - ahead[metric]["mean"]) > 0):
-            best[row["shots"]] = row
+            best[_tasks(result, row)] = row
     return best
 
 
 def _result(view: View) -> str:
     if view.result is None:
         return missing(RESULT, "the run has not finished; resume it with --resume")
-    place = 3 if view.metric == "accuracy" else 5
+    names = headers(view.result)
+    strong = (names.index("learner"), names.index(view.metric))
     best = _best(view.result, view.metric)
     rows = []
-    for row, texts in zip(view.result["rows"], cells(view.result), strict=True):
-        top = row is best.get(row["shots"])
-        rows.append([Strong(t) if top and i in (0, place) else t for i, t in enumerate(texts)])
+    for row, words in zip(view.result["rows"], cells(view.result), strict=True):
+        top = row is best.get(_tasks(view.result, row))
+        rows.append([Strong(w) if top and i in strong else w for i, w in enumerate(words)])
     note = "; ".join([scope(view.result), *rises(view.result)])
     return (
-        table(headers(view.result), rows, "numbers")
+        table(names, rows, "numbers")
         + paragraph(f"{note}. Times on the machine below.", "soft")
         + view.figure("scores")
     )
@@ -157,9 +165,11 @@ def _comparisons(view: View) -> str:
     difference = "loss difference" if metric == "loss" else "accuracy difference, points"
     for entry in entries:
         p = f"{entry['p']:.3f}" if entry.get("p") is not None else "-"
-        pair = [entry["learner"], entry["reference"], str(entry["shots"])]
+        family = [entry["family"]] if "families" in view.result else []
+        pair = [*family, entry["learner"], entry["reference"], str(entry["shots"])]
         rows.append([*pair, bounds(entry["difference"], metric), p, _verdict(entry)])
-    names = ("learner", "reference", "shots", difference, "p", "verdict")
+    names = ["learner", "reference", "shots", difference, "p", "verdict"]
+    names = ["family", *names] if "families" in view.result else names
     note = "Paired over the same tasks; better or worse: 95% interval off zero."
     return table(names, rows, "numbers") + paragraph(note, "soft")
 
@@ -176,29 +186,26 @@ def _adaptation(view: View) -> str:
         return ""
     metrics = dict.fromkeys(row["metric"] for row in view.result["curves"])
     folded = [
-        details(f"{split} {metric} in numbers", _steps(view.result["curves"], split, metric))
+        details(f"{split} {metric} in numbers", _steps(view.result, split, metric))
         for split in ("query", "support")
         for metric in metrics
         if metric != "macro_f1" and (split, metric) != ("query", view.metric)
     ]
-    shown = _steps(view.result["curves"], "query", view.metric)
+    shown = _steps(view.result, "query", view.metric)
     return view.figure("curves") + f"<h3>Query {view.metric}</h3>" + shown + "".join(folded)
 
 
-def _steps(curves: list[dict[str, Any]], split: str, metric: str) -> str:
-    """Means with intervals: a row a learner and number of shots, a column an inner step."""
-    rows: dict[tuple[str, int], dict[int, str]] = {}
-    for row in curves:
+def _steps(result: dict[str, Any], split: str, metric: str) -> str:
+    """Means with intervals: a row a learner and kind of tasks, a column an inner step."""
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for row in result["curves"]:
         if (row["split"], row["metric"]) == (split, metric):
             low, high = (plain(row[part], metric, False) for part in ("low", "high"))
-            text = f"{plain(row['mean'], metric, False)} [{low}, {high}]"
-            rows.setdefault((row["learner"], row["shots"]), {})[row["step"]] = text
+            shown = f"{plain(row['mean'], metric, False)} [{low}, {high}]"
+            rows.setdefault((row["learner"], _tasks(result, row)), {})[row["step"]] = shown
     steps = sorted({step for found in rows.values() for step in found})
-    body = [
-        [learner, str(shots), *(found.get(step, "") for step in steps)]
-        for (learner, shots), found in rows.items()
-    ]
-    return table(("learner", "shots", *(f"step {step}" for step in steps)), body, "numbers")
+    body = [[*key, *(found.get(step, "") for step in steps)] for key, found in rows.items()]
+    return table(("learner", "tasks", *(f"step {step}" for step in steps)), body, "numbers")
 
 
 def _confusions(view: View) -> str:
@@ -210,23 +217,21 @@ def _confusions(view: View) -> str:
         "the other class too, so that a frequent pair of classes is not taken for a hard one."
     )
     parts = [paragraph(note, "soft")]
-    for shots in sorted({row["shots"] for row in view.result["rows"]}):
-        rows = [r for r in view.result["rows"] if r["shots"] == shots and r.get("accuracy")]
-        for row in sorted(rows, key=lambda r: -r["accuracy"]["mean"]):
-            found, total = mistakes(path, row["learner"], shots)
-            body = [
-                [m.label, m.said, str(m.count), str(m.chances), f"{100 * m.count / m.chances:.0f}%"]
-                for m in found[:MOST]
-            ]
-            content = table(("true class", "taken for", "times", "of all", "share"), body)
-            wrong = sum(mistake.count for mistake in found)
-            title = f"{row['learner']}, {shots}-shot: {wrong} mistakes in {total} predictions"
-            parts.append(details(title, content, shown=row is max(rows, key=_mean)))
+    best = _best(view.result, "accuracy").values()
+    rows = [row for row in view.result["rows"] if row.get("accuracy")]
+    for row in sorted(rows, key=lambda r: (_tasks(view.result, r), -r["accuracy"]["mean"])):
+        family = row["family"] if "families" in view.result else None
+        found, total = mistakes(path, row["learner"], row["shots"], family)
+        body = [
+            [m.label, m.said, str(m.count), str(m.chances), f"{100 * m.count / m.chances:.0f}%"]
+            for m in found[:MOST]
+        ]
+        content = table(("true class", "taken for", "times", "of all", "share"), body)
+        wrong = sum(mistake.count for mistake in found)
+        tasks = _tasks(view.result, row)
+        title = f"{row['learner']}, {tasks}: {wrong} mistakes in {total} predictions"
+        parts.append(details(title, content, shown=any(row is one for one in best)))
     return "".join(parts) if len(parts) > 1 else ""
-
-
-def _mean(row: dict[str, Any]) -> float:
-    return row["accuracy"]["mean"]
 
 
 def _training(view: View) -> str:
@@ -262,7 +267,7 @@ def _choices(view: View) -> str:
             choice["learner"],
             str(choice.get("fold") or "-"),
             str(choice["shots"] or "all"),
-            ", ".join(f"{name} {_text(value)}" for name, value in choice["settings"].items()),
+            ", ".join(f"{name} {text(value)}" for name, value in choice["settings"].items()),
             _score(choice["validation_accuracy"]),
         ]
         for choice in view.result.get("choices", [])
@@ -281,31 +286,23 @@ def _others(view: View) -> str:
 def _configuration(view: View) -> str:
     if view.config is None:
         return missing(CONFIG, "the folder is not a run folder or was not completed")
-    settings = flatten(view.config)
-    content = details(f"all {len(settings)} settings ({CONFIG})", _settings(settings))
+    values = flatten(view.config)
+    content = details(f"all {len(values)} settings ({CONFIG})", settings(values))
     named = catalog.EXPERIMENTS.get(view.config.get("name", ""))
     if named is None:
         return content
     default = flatten(named.model_dump(mode="json"))
-    changed = {n: v for n, v in settings.items() if default.get(n) != v}
+    changed = {n: v for n, v in values.items() if default.get(n) != v}
     if not changed:
         return paragraph(f"As {named.name} of the catalog.") + content
-    rows = [[name, _text(value), _text(default.get(name))] for name, value in changed.items()]
+    rows = [[name, text(value), text(default.get(name))] for name, value in changed.items()]
     return table(("changed setting", "here", f"in {named.name}"), rows) + content
 
 
 def _environment(view: View) -> str:
     if view.environment is None:
         return missing(ENVIRONMENT, "the folder is not a run folder or was not completed")
-    return _settings(flatten(view.environment))
-
-
-def _settings(values: dict[str, Any]) -> str:
-    return table(("setting", "value"), ([name, _text(value)] for name, value in values.items()))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return settings(flatten(view.environment))
 
 
 SECTIONS: tuple[tuple[str, Callable[[View], str]], ...] = (

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from experiments.files import read_json
 from experiments.folder import flatten
-from experiments.reports.html import Section, Strong, bar, figure, missing, paragraph, table
+from experiments.reports.html import (
+    Section,
+    Strong,
+    bar,
+    figure,
+    missing,
+    paragraph,
+    settings,
+    table,
+)
 from experiments.sweeps.board import value_text
 
 SWEEP, SUMMARY, BEST = "sweep.json", "summary.json", "best.json"
@@ -31,10 +39,7 @@ def sections(folder: Path) -> tuple[str, list[Section]]:
         Section("Best settings", _best(folder, summary)),
         Section(
             "Environment",
-            table(
-                ("setting", "value"),
-                [[n, json.dumps(v)] for n, v in flatten(summary["environment"]).items()],
-            ),
+            settings(flatten(summary["environment"])),
         ),
     ]
     return _lead(summary), found
@@ -89,10 +94,8 @@ def _parameters(folder: Path, summary: dict[str, Any]) -> str:
 def _best(folder: Path, summary: dict[str, Any]) -> str:
     if not (folder / BEST).exists():
         return missing(BEST, "no trial has finished")
-    settings = read_json(folder / BEST)
-    rows = [[name, value_text(value)] for name, value in settings.items()]
     command = f"metalearn train {summary['experiment']} --config {folder / BEST}"
-    return table(("setting", "value"), rows) + paragraph(command, "soft")
+    return settings(read_json(folder / BEST)) + paragraph(command, "soft")
 
 
 def _score(trial: dict[str, Any]) -> str:

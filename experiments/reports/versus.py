@@ -25,5 +25,6 @@ def _one(first: Path, second: Path) -> str:
         found = compare(JudgedRun(first), JudgedRun(second))
     except UserError as error:
         return missing("the comparison", str(error))
-    lines = [*found.notes, *(f"{title}: {line}." for title, line in differing_lines(found))]
+    sides = f"First: {first.resolve().name}; second: {second.resolve().name}."
+    lines = [sides, *found.notes, *(f"{title}: {line}." for title, line in differing_lines(found))]
     return table(HEADERS, cells(found), "numbers") + "".join(paragraph(x, "soft") for x in lines)

@@ -191,6 +191,27 @@ def test_tasks_that_one_run_lacks_are_left_out(tmp_path):
     assert found.notes[0] == "Paired over 6 test tasks that both have."
 
 
+def test_episodes_of_several_families_are_groups_of_their_own(tmp_path):
+    def judged(name: str, gains: dict[str, float]) -> Path:
+        run = made_run(tmp_path / name, {0: np.zeros(5)})
+        rows = pq.read_table(run / "scores.parquet").to_pylist()
+        both = [
+            row | {"family": family, "accuracy": row["episode"] / 10 + gain}
+            for family, gain in gains.items()
+            for row in rows
+        ]
+        pq.write_table(pa.Table.from_pylist(both), run / "scores.parquet")
+        return run
+
+    first, second = judged("a", {"x": 0.0, "y": 0.5}), judged("b", {"x": 0.2, "y": 0.4})
+    (row,) = compared(first, second).rows
+    assert row.tasks == (10, 10)
+    assert row.difference == pytest.approx({"mean": 0.05, "low": -0.1, "high": 0.2})
+    one = [judged(name, {"x": gain}) for name, gain in (("c", 0.0), ("d", 0.2))]
+    assert list(JudgedRun(one[0]).scores("maml", 5, "accuracy")) == [("", 0)]
+    assert compared(*one).rows[0].difference["mean"] == pytest.approx(0.2)
+
+
 def test_learners_are_paired_by_name(tiny_run, tmp_path):
     (row,) = compared(tiny_run, tiny_run, learners=("prototypes", "maml")).rows
     assert row.learners == ("prototypes", "maml") and row.trained

@@ -88,6 +88,19 @@ def test_the_page_says_what_was_done_and_found(run):
         assert expected in words, expected
 
 
+def test_several_families_are_told_apart(tmp_path, made_up):
+    result = {"families": ["birds", "cars"]}
+    for name in ("rows", "comparisons", "curves"):
+        made = made_up.result()[name]
+        result[name] = [row | {"family": f} for f in result["families"] for row in made]
+    write_json(tmp_path / "result.json", result)
+    words = Page(write_report(tmp_path).read_text(encoding="utf-8")).words
+    for family in result["families"]:
+        line = f"{family}, 1-shot: maml has the highest accuracy, 85.0 [84.0, 86.0]"
+        assert any(word.startswith(line) for word in words)
+        assert f"{family}, 1-shot" in words  # in the curves
+
+
 def test_settings_that_the_catalog_has_otherwise_come_first(tmp_path):
     experiment = EXPERIMENTS["quickstart"].override({"inner.rate": 0.5})
     RunFolder.create(experiment, tmp_path / "run").close()
