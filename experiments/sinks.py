@@ -57,7 +57,7 @@ class BestCheckpoint:
     Attributes:
         folder: Its directory, below `checkpoints/` of the run folder.
         training: Name of the training.
-        step: Its meta-step.
+        step: The meta-step of its best state.
         score: The validation score: mean accuracy, minus the mean loss where tasks hold numbers.
     """
 
@@ -76,7 +76,8 @@ def best_checkpoint(run: Path) -> BestCheckpoint | None:
         meta = loaded[1] if loaded else {}
         if meta.get("ended") and meta.get("best_score") is not None:
             folder = place / checkpoint.name(meta["step"])
-            found.append(BestCheckpoint(folder, place.name, meta["step"], meta["best_score"]))
+            best = BestCheckpoint(folder, place.name, meta["best_step"], meta["best_score"])
+            found.append(best)
     # Of equals the first.
     return max(found, key=lambda one: one.score, default=None)
 

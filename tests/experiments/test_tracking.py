@@ -59,7 +59,7 @@ def saved(folder: Path) -> BestCheckpoint | None:
         ("c", 0.6, True),
         ("d", 9, False),
     ):
-        numbers = {"step": 12, "ended": ended, "best_score": score}
+        numbers = {"step": 12, "best_step": 8, "ended": ended, "best_score": score}
         checkpoint.save(folder / "checkpoints" / name, {"best/x": torch.ones(3)}, numbers)
     (folder / "config.json").write_text("{}")
     return best_checkpoint(folder)
@@ -116,14 +116,14 @@ def test_an_offline_run_is_found_on_disk_below_the_run_folder(tmp_path, monkeypa
 def test_the_best_checkpoint_is_an_artifact_of_the_files_in_the_run_folder(tmp_path):
     tracker = start(EXPERIMENT, tmp_path)
     best = saved(tmp_path)
-    assert best is not None and (best.training, best.step, best.score) == ("b", 12, 0.7)
+    assert best is not None and (best.training, best.step, best.score) == ("b", 8, 0.7)
     tracker.conclude(Findings(CURVES, best=best))
     tracker.finish()
     (path,) = tmp_path.rglob("*.wandb")
     (found,) = read_artifacts(path.parent)
     run_id = json.loads((tmp_path / "wandb.json").read_text())["wandb_id"]
     assert (found.name, found.type) == (f"checkpoint-{run_id}", "model")
-    assert found.metadata == {"training": "b", "step": 12, "validation": 0.7}
+    assert found.metadata == {"training": "b", "step": 8, "validation": 0.7}
     assert "best" in found.aliases
     place = tmp_path / "checkpoints" / "b" / "step-000012"
     files = [tmp_path / "config.json", place / "meta.json", place / "tensors.safetensors"]
