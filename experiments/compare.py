@@ -29,6 +29,8 @@ from metalearn.comparison import Shared, difference, holm
 
 LEVEL = 0.05
 """Below it a p counts as real."""
+FEW = 20
+"""Tasks below which percentile intervals are clearly too narrow."""
 TASKS = ("family.", "folds", "episodes.ways", "episodes.queries", "evaluation.seed")
 """Settings that say which the test tasks are, beside the number of shots."""
 SILENT = ("description", "tracking.")
@@ -257,6 +259,8 @@ def _notes(rows: Sequence[Compared], unpaired: bool) -> list[str]:
         )
     else:
         notes.append(f"Paired over {_list([c[0] for c in counts])} test tasks that both have.")
+    if min(min(row.tasks) for row in rows) < FEW:
+        notes.append(f"Fewer than {FEW} tasks: a bootstrap of so few is too sure of itself.")
     if any(row.trained and row.seeds == (1, 1) for row in rows):
         notes.append(
             "One training seed each: the verdict holds for these trained models, and another seed "

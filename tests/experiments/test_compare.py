@@ -90,7 +90,7 @@ def test_a_gain_on_every_task_is_real_and_the_others_are_not(tiny_run, tmp_path,
     assert "+20.0 [+20.0, +20.0]" in text
     assert "protonet, 1-shot: no difference: the same on every task." in text
     assert "Paired over 4 test tasks that both have." in text
-    assert "One training seed each" in text
+    assert "One training seed each" in text and "Fewer than 20 tasks" in text
     assert "Settings that differ: inner.rate 0.02 | 0.5." in text
     assert "Versions and machine that differ: none." in text
     assert [row["p"] for row in read_json(output)["rows"]] == [
@@ -111,6 +111,7 @@ def test_p_and_interval_are_those_of_the_paired_t_test(tmp_path):
     (row,) = compared(first, second, resamples=8000).rows
     expected = ttest_rel(better, base)
     assert row.means == pytest.approx((base.mean(), better.mean()))
+    assert not any("too sure" in note for note in compared(first, second).notes)
     assert row.p == pytest.approx(expected.pvalue, abs=0.02)
     interval = expected.confidence_interval()
     assert row.difference["low"] == pytest.approx(interval.low, abs=6e-4)
