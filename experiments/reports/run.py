@@ -30,10 +30,19 @@ CAPTIONS = {
     "curves": "Score and loss on the query sets of unseen classes after each inner step. Bands and "
     "bars are 95% intervals; a learner without inner steps is a dotted line.",
     "scores": "Final score of every learner with its 95% interval, and what a task costs.",
+    "costs": "Score against what a task costs.",
+    "shots": "Score over the number of support examples a class.",
+    "differences": "Difference to the reference on each family, paired over its tasks.",
+    "critical-difference": "Mean ranks over the families; learners that a bar joins are not told "
+    "apart.",
+    "ranks": "Mean ranks over the tasks; learners that a bar joins are not told apart.",
+    "reliability": "How often predictions of a given confidence are right: on the diagonal, as "
+    "often as they claim.",
+    "confusion": "Which class is taken for which, as shares of the chances to do so.",
     "training": "Meta-training: loss of every meta-step, and the validation scores that chose the "
     "checkpoint.",
 }
-"""What the figures of a run show, by name of the file."""
+"""What the figures of a run show, by kind: the name of the file."""
 
 
 class View:
@@ -59,11 +68,17 @@ class View:
         """The figures by name."""
         return {path.stem: path for path in sorted((self.folder / "figures").glob("*.png"))}
 
-    def figure(self, name: str) -> str:
-        """A figure with its caption, or that it is missing."""
-        if name not in self.figures:
-            return missing(f"figures/{name}.png", "the run has not drawn it yet")
-        return figure(self.figures[name], CAPTIONS.get(name, name))
+    def figure(self, kind: str, needed: bool = False) -> str:
+        """The figures of a kind with its caption: of several families, each has its own.
+
+        Args:
+            kind: Name of the file, without that of the family behind it.
+            needed: Say that it is missing, where there is none.
+        """
+        own = [name for name in self.figures if name == kind or name.startswith(f"{kind}-")]
+        if needed and not own:
+            return missing(f"figures/{kind}.png", "the run has not drawn it yet")
+        return "".join(figure(self.figures[name], CAPTIONS.get(kind, name)) for name in own)
 
     @property
     def metric(self) -> str:
@@ -150,7 +165,8 @@ def _result(view: View) -> str:
     return (
         table(names, rows, "numbers")
         + paragraph(f"{note}. Times on the machine below.", "soft")
-        + view.figure("scores")
+        + view.figure("scores", needed=True)
+        + view.figure("costs")
     )
 
 
@@ -171,7 +187,9 @@ def _comparisons(view: View) -> str:
     names = ["learner", "reference", "shots", difference, "p", "verdict"]
     names = ["family", *names] if "families" in view.result else names
     note = "Paired over the same tasks; better or worse: 95% interval off zero."
-    return table(names, rows, "numbers") + paragraph(note, "soft")
+    kinds = ("differences", "critical-difference", "ranks")
+    figures = "".join(view.figure(kind) for kind in kinds)
+    return table(names, rows, "numbers") + paragraph(note, "soft") + figures
 
 
 def _verdict(entry: dict[str, Any]) -> str:
@@ -192,7 +210,8 @@ def _adaptation(view: View) -> str:
         if metric != "macro_f1" and (split, metric) != ("query", view.metric)
     ]
     shown = _steps(view.result, "query", view.metric)
-    return view.figure("curves") + f"<h3>Query {view.metric}</h3>" + shown + "".join(folded)
+    figures = view.figure("curves", needed=True) + view.figure("shots")
+    return figures + f"<h3>Query {view.metric}</h3>" + shown + "".join(folded)
 
 
 def _steps(result: dict[str, Any], split: str, metric: str) -> str:
@@ -231,7 +250,11 @@ def _confusions(view: View) -> str:
         tasks = _tasks(view.result, row)
         title = f"{row['learner']}, {tasks}: {wrong} mistakes in {total} predictions"
         parts.append(details(title, content, shown=any(row is one for one in best)))
-    return "".join(parts) if len(parts) > 1 else ""
+    return "".join(parts) + view.figure("confusion") if len(parts) > 1 else ""
+
+
+def _calibration(view: View) -> str:
+    return view.figure("reliability")
 
 
 def _training(view: View) -> str:
@@ -249,7 +272,7 @@ def _training(view: View) -> str:
         best = _score(max(scores, default=None))
         rows.append([name, str(len(records)), last, best, f"{seconds:.0f}"])
     columns = ("training", "meta-steps", "last loss", "best validation score", "seconds")
-    return table(columns, rows, "numbers") + view.figure("training")
+    return table(columns, rows, "numbers") + view.figure("training", needed=True)
 
 
 def _score(score: float | None) -> str:
@@ -279,8 +302,9 @@ def _choices(view: View) -> str:
 
 
 def _others(view: View) -> str:
-    names = [name for name in view.figures if name not in CAPTIONS]
-    return "".join(view.figure(name) for name in names)
+    kinds = tuple(f"{kind}-" for kind in CAPTIONS)
+    names = (name for name in view.figures if not f"{name}-".startswith(kinds))
+    return "".join(figure(view.figures[name], name) for name in names)
 
 
 def _configuration(view: View) -> str:
@@ -310,6 +334,7 @@ SECTIONS: tuple[tuple[str, Callable[[View], str]], ...] = (
     ("Comparisons", _comparisons),
     ("Adaptation", _adaptation),
     ("Confusions", _confusions),
+    ("Calibration", _calibration),
     ("Other figures", _others),
     ("Meta-training", _training),
     ("Chosen on validation classes", _choices),

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pyarrow as pa
@@ -99,6 +100,25 @@ def test_several_families_are_told_apart(tmp_path, made_up):
         line = f"{family}, 1-shot: maml has the highest accuracy, 85.0 [84.0, 86.0]"
         assert any(word.startswith(line) for word in words)
         assert f"{family}, 1-shot" in words  # in the curves
+
+
+def test_figures_stand_in_the_sections_of_their_kind(run):
+    names = ("scores", "costs", "shots", "ranks-birds", "ranks-cars", "reliability", "ranking")
+    for name in names:
+        shutil.copy(run / "figures" / "extra.png", run / "figures" / f"{name}.png")
+    text = write_report(run).read_text(encoding="utf-8")
+    found: dict[str, list[str]] = {}
+    for section in text.split("<section")[1:]:
+        title = re.findall("<h2>(.*?)</h2>", section)[0]
+        found[title] = re.findall('<img alt="(.*?)"', section)
+    assert {title: images for title, images in found.items() if images} == {
+        "Result": ["scores", "costs"],
+        "Comparisons": ["ranks-birds", "ranks-cars"],
+        "Adaptation": ["curves", "shots"],
+        "Calibration": ["reliability"],
+        "Other figures": ["extra", "ranking"],
+    }
+    assert text.index("Result</h2>") < text.index("Calibration</h2>")
 
 
 def test_settings_that_the_catalog_has_otherwise_come_first(tmp_path):
