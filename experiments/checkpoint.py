@@ -40,11 +40,11 @@ def save(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path
         The directory `folder/step-<step>`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{meta['step']:06d}"
+    target = folder / name(meta["step"])
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".tmp-"))
     # Copies: safetensors refuses tensors that share memory, and state may hold aliases.
     content = safetensors.torch.save(
-        {f":{name}": value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        {f":{key}": value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     )
     _write(temporary / TENSORS, content)
     record = {"sha256": _digest(content, meta), "meta": meta}
@@ -56,6 +56,16 @@ def save(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path
     sync_directory(folder)
     _prune(folder, target)
     return target
+
+
+def name(step: int) -> str:
+    """Name of the directory of a checkpoint.
+
+    Example:
+        >>> name(24)
+        'step-000024'
+    """
+    return f"step-{step:06d}"
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -80,7 +90,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if _digest(content, record["meta"]) != record["sha256"]:
         raise ValueError("the checksum does not match")
     tensors = safetensors.torch.load(content)
-    return {name[1:]: value for name, value in tensors.items()}, record["meta"]
+    return {key[1:]: value for key, value in tensors.items()}, record["meta"]
 
 
 def _digest(content: bytes, meta: dict[str, Any]) -> str:

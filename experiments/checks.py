@@ -15,6 +15,7 @@ from experiments.errors import UserError, nearest
 from experiments.folder import flatten
 from experiments.learners import LEARNERS
 from experiments.sampling import build_curriculum
+from experiments.tensorboard import need_tensorboard
 from metalearn.distributed import World, refuse_coupled
 from tasks.episode import EpisodeShape, SplitName
 
@@ -34,6 +35,8 @@ def check(experiment: Experiment, kept: dict[str, Any]) -> None:
         ModelError: If the backbone or adapter cannot be made.
     """
     _check_names(experiment)
+    if experiment.tracking.tensorboard:
+        need_tensorboard()
     for first in first_cells(experiment):
         tried = trials(experiment, first.learner)
         for trial in range(len(tried)):

@@ -47,6 +47,10 @@ def _dispatch(words: list[str]) -> int:
         return command(words[1:])
     elif words[0] == "evaluate":
         _evaluate(words[1:])
+    elif words[0] == "compare":
+        from experiments.compare import command as compare
+
+        compare(words[1:])
     elif words[0] == "estimate":
         _estimate(words[1:])
     else:
@@ -78,6 +82,7 @@ def _parser() -> Parser:
     commands.add_parser("train", help=COMMANDS["train"])
     commands.add_parser("sweep", help=COMMANDS["sweep"])
     commands.add_parser("evaluate", help=COMMANDS["evaluate"])
+    commands.add_parser("compare", help=COMMANDS["compare"])
     commands.add_parser("estimate", help=COMMANDS["estimate"])
 
     adapt = add("adapt", _adapt)
@@ -136,6 +141,7 @@ COMMANDS = {
     "train": "meta-train and compare the learners of an experiment",
     "sweep": "run an experiment with many settings, from a W&B sweep file",
     "evaluate": "evaluate runs or experiments on the same tasks, in one table",
+    "compare": "say whether the difference between two runs is real",
     "estimate": "predict memory and operations of a meta-step, and what fits a card",
     "tasks": "check a folder of tasks of your own and write its card",
     "adapt": "turn a few examples into a PEFT adapter",

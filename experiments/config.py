@@ -316,14 +316,19 @@ class EvolutionSettings(Settings):
 
 
 class TrackingSettings(Settings):
-    """Weights & Biases."""
+    """Weights & Biases and TensorBoard."""
 
     mode: Literal["offline", "online", "disabled"] = "offline"
     """offline writes the run below the run folder; `wandb sync` uploads it later."""
     project: str = "metalearn"
     """W&B project."""
     group: str = ""
-    """W&B group."""
+    """W&B group; empty: the name of the experiment.  A sweep sets its own name."""
+    job_type: str = "train"
+    """W&B job type; `metalearn sweep` and `metalearn evaluate` set theirs."""
+    tensorboard: bool = False
+    """Write event files of TensorBoard too, into `tensorboard/` of the run folder (extra
+    `tensorboard`)."""
 
 
 class Experiment(Settings):

@@ -24,7 +24,7 @@ from experiments.errors import UserError, nearest
 from experiments.folder import CONFIG, RunFolder, differing_settings, flatten, refuse_used
 from experiments.run import conclude, judge, show
 from experiments.settings import parse
-from experiments.tracking import start
+from experiments.sinks import open_sinks
 from experiments.trained import TrainedRun
 from meta_models.params import Params
 from metalearn.evaluation import validation_score
@@ -225,6 +225,8 @@ def _table_settings(
             "learners": tuple(entrant.row for entrant in entrants),
             "grids": {},
             "evaluation.reference": reference,
+            "tracking.group": experiment.tracking.group or base.name,
+            "tracking.job_type": "evaluate",
         }
     )
 
@@ -297,7 +299,7 @@ def _judge_all(
 ) -> None:
     table = folder.experiment
     choices = []
-    tracker = start(table, folder.path)
+    tracker = open_sinks(table, folder.path)
     failed = True
     try:
         for number, entrant in enumerate(entrants):

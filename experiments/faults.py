@@ -21,8 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from experiments.bitwise import differences
 from experiments.catalog import EXPERIMENTS
-from experiments.compare import differences
 from experiments.config import Experiment
 from experiments.dying import Fault, Moment, Template
 

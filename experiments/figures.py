@@ -33,7 +33,8 @@ def adaptation_curves(
     """Draw `metric` and loss on the query set over the inner steps, one row of panels a K.
 
     A learner without inner steps is a dotted horizontal line whose interval stands at the right.
-    Of more learners than there are colours the best are drawn.
+    Of more learners than there are colours the best are drawn.  Where tasks hold numbers there is
+    the loss alone.
 
     Args:
         curves: Rows {learner, shots, split, step, metric, mean, low, high, tasks}.
@@ -46,21 +47,28 @@ def adaptation_curves(
         `path`.
     """
     rows = [row for row in curves if math.isfinite(row["mean"])]
+    metric = metric if any(row["metric"] == metric for row in rows) else "loss"
+    metrics = list(dict.fromkeys((metric, "loss")))
     everyone = list(dict.fromkeys(row["learner"] for row in rows))
     learners = _best(rows, everyone, metric)
     all_shots = sorted({row["shots"] for row in rows}) or [1]
     steps = max((row["step"] for row in rows), default=0)
-    figure = Figure(figsize=(11, 0.6 + 3.9 * len(all_shots)), layout="constrained", dpi=130)
+    size = (2 + 4.5 * len(metrics), 0.6 + 3.9 * len(all_shots))
+    figure = Figure(figsize=size, layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
-    grid = figure.subplots(len(all_shots), 2, squeeze=False)
-    for shots, (left, right) in zip(all_shots, grid, strict=True):
+    grid = figure.subplots(len(all_shots), len(metrics), squeeze=False)
+    for shots, panels in zip(all_shots, grid, strict=True):
+        left, right = panels[0], panels[-1]
         here = [row for row in rows if row["shots"] == shots]
-        handles = _panel(left, here, learners, metric, steps, support)
-        _panel(right, here, learners, "loss", steps, support)
+        drawn = [
+            _panel(axes, here, learners, name, steps, support)
+            for axes, name in zip(panels, metrics, strict=True)
+        ]
+        handles = drawn[0]
         left.set_title(f"{shots}-shot", loc="left", fontsize=11)
-        # The best on top, as the lines end at the right.
-        order = sorted(handles, key=lambda name: -handles[name][1])
+        # The best first: scores end in this order at the right.
+        order = sorted(handles, key=lambda name: handles[name][1], reverse=metric != "loss")
         off = {name: "" if handles[name][2] else " (off scale)" for name in order}
         right.legend(
             [handles[name][0] for name in order],
@@ -240,7 +248,7 @@ def _frame(axes: Axes, x: str, y: str, grid: Literal["x", "y"] = "y") -> None:
 
 
 def training_curves(metrics: Iterable[Row], path: Path) -> Path:
-    """Draw meta-training loss and validation accuracy over the meta-steps, a line a training.
+    """Draw meta-training loss and validation score over the meta-steps, a line a training.
 
     Args:
         metrics: Records of `metrics.jsonl`: `step`, `loss`, at validations `validation`,
@@ -260,20 +268,23 @@ def training_curves(metrics: Iterable[Row], path: Path) -> Path:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     handles: dict[str, Any] = {}
+    # Where tasks hold numbers, a score is minus the loss.
+    losses = any((r.get("validation") or 0) < 0 for group in cells.values() for r in group)
+    scale = 1 if losses else 100
     for name, records in cells.items():
         key = name if name in keys else name.split("/")[0]
         color = PALETTE[keys.index(key) % len(PALETTE)]
-        for axes, field, scale, marker in (
+        for axes, field, times, marker in (
             (left, "loss", 1, ""),
-            (right, "validation", 100, "o"),
+            (right, "validation", scale, "o"),
         ):
-            points = [(r["step"], scale * r[field]) for r in records if r.get(field) is not None]
+            points = [(r["step"], times * r[field]) for r in records if r.get(field) is not None]
             if points:
                 xs, ys = zip(*points, strict=True)
                 line = axes.plot(xs, ys, color=color, marker=marker, markersize=4, linewidth=1.5)
                 handles.setdefault(key, line[0])
     _frame(left, "meta-step", "meta-training loss")
-    _frame(right, "meta-step", "validation accuracy (%)")
+    _frame(right, "meta-step", "minus validation loss" if losses else "validation accuracy (%)")
     if handles:
         right.legend(
             list(handles.values()),

@@ -20,6 +20,7 @@ from experiments.config import Experiment
 from experiments.errors import UserError
 from experiments.folder import environment
 from meta_models.params import Params
+from metalearn.comparison import difference
 from metalearn.evaluation import Judged
 from metalearn.statistics import bootstrap, paired
 
@@ -239,7 +240,7 @@ def _comparisons(
         if learner == reference:
             continue
         pairs = _pairs(groups, finals[reference])
-        difference = paired(
+        one = difference(
             _by_fold({place: ours for place, (ours, _) in pairs.items()}),
             _by_fold({place: theirs for place, (_, theirs) in pairs.items()}),
             resamples=experiment.evaluation.resamples,
@@ -250,7 +251,8 @@ def _comparisons(
                 "reference": reference,
                 "shots": shots,
                 "metric": judged_by,
-                "difference": difference.as_dict(),
+                "difference": one.interval.as_dict(),
+                "p": one.p,
             }
         )
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments import checkpoint
 from experiments.folder import RunFolder
-from experiments.tracking import start
+from experiments.sinks import open_sinks
 
 
 class Records:
@@ -29,7 +29,7 @@ class Records:
         self._watch = watch
         self._metrics = folder.open_metrics()
         self._metrics.truncate_to(_saved(folder))
-        self.tracker = start(folder.experiment, folder.path, resume)
+        self.tracker = open_sinks(folder.experiment, folder.path, resume)
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record."""

@@ -46,8 +46,8 @@ from experiments.ranks import joined
 from experiments.records import Records
 from experiments.report import write_report
 from experiments.sampling import build_curriculum
+from experiments.sinks import Findings, Sinks, best_checkpoint
 from experiments.tables import result_table
-from experiments.tracking import Tracker
 from experiments.trained import best_state
 from meta_models.params import Params
 from metalearn.distributed import ALONE, World, agree
@@ -119,7 +119,7 @@ def _run(
     if not done:
         records = Records(folder, resume, watch) if folder else None
         _Run(path, settings, folder, records, kept, world).complete()
-    elif folder and not (path / REPORT).exists():  # killed between the two
+    elif folder and not (path / REPORT).exists():  # it was removed since
         write_report([path])
     if folder:
         show(folder)
@@ -368,7 +368,7 @@ def judge(
     outcome.write_part(part, judged, place, cost)
 
 
-def conclude(folder: RunFolder, tracker: Tracker, choices: list[dict[str, Any]]) -> None:
+def conclude(folder: RunFolder, tracker: Sinks, choices: list[dict[str, Any]]) -> None:
     """Tables, figures and the report of a run folder, from its parts."""
     # Here: matplotlib is not what a run should wait for at its start.
     from experiments.figures import adaptation_curves, scores, training_curves
@@ -383,10 +383,11 @@ def conclude(folder: RunFolder, tracker: Tracker, choices: list[dict[str, Any]])
     records = read_metrics(folder.metrics)
     if records:
         figures.append(training_curves(records, folder.figures / "training.png"))
-    tracker.log_curves(result["curves"], figures)
+    report = write_report(path, result=result)
+    best = best_checkpoint(path)
+    tracker.conclude(Findings(result["curves"], result["rows"], figures, report, best))
     tracker.finish()  # before the result: with it the run counts as done
     write_json(path / outcome.RESULT, result)
-    write_report([path])
 
 
 def show(folder: RunFolder) -> None:

@@ -141,7 +141,8 @@ def sweep(
     from experiments.sweeps.summary import conclude, show
 
     need_ray()
-    base = base.override({"tracking.group": base.tracking.group or asked.name})
+    group = base.tracking.group or asked.name
+    base = base.override({"tracking.group": group, "tracking.job_type": "sweep"})
     folder = (run_dir or fresh_name(RUNS, f"sweep-{asked.name}")).absolute()
     wanted = _wanted(asked, base, seed)
     if resume:

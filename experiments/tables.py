@@ -53,9 +53,19 @@ def bounds(interval: dict[str, float] | None, metric: str = "accuracy") -> str:
     if not _known(interval):
         return "-"
     assert interval is not None
-    scale, digits = (1, 3) if metric == "loss" else (100, 1)
-    mean, low, high = (f"{scale * interval[part]:+.{digits}f}" for part in ("mean", "low", "high"))
+    mean, low, high = (plain(interval[part], metric) for part in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
+
+
+def plain(value: float, metric: str = "accuracy", sign: bool = True) -> str:
+    """A score, or a difference with its sign: in percent (points), or as it is for a loss.
+
+    Example:
+        >>> plain(0.025), plain(0.025, "loss"), plain(0.025, sign=False)
+        ('+2.5', '+0.025', '2.5')
+    """
+    scale, digits = (1, 3) if metric == "loss" else (100, 1)
+    return f"{scale * value:{'+' if sign else ''}.{digits}f}"
 
 
 def _known(interval: dict[str, float] | None) -> bool:

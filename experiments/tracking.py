@@ -11,16 +11,19 @@ agent gives it, and is online unless tracking is disabled.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from experiments.cells import CHOICES
 from experiments.config import Experiment
 from experiments.errors import LostProcess, UserError
 from experiments.files import read_json, write_json
+from experiments.folder import CONFIG
 from experiments.metrics import CELL, cell_name, read_metrics
+from experiments.sinks import BestCheckpoint, Findings
 from experiments.standing import Standing
 from experiments.wandb_offline import logged_steps, run_directories, seal
 
@@ -31,7 +34,7 @@ RUN = "WANDB_RUN_ID"
 
 
 class Tracker:
-    """One W&B run; does nothing where tracking is disabled.
+    """One W&B run, a sink; does nothing where tracking is disabled.
 
     Args:
         run: The W&B run, or None.
@@ -43,7 +46,7 @@ class Tracker:
     """
 
     def __init__(self, run: Any, folder: Path, done: set[int]) -> None:
-        self._run = run
+        self._run: Any = run
         self._folder = folder
         self._done = done
         self._next = 0
@@ -51,13 +54,6 @@ class Tracker:
         self._standing = Standing()
 
     def log(self, record: dict[str, Any], step: int) -> None:
-        """Log one training record.
-
-        Args:
-            record: What is appended to `metrics.jsonl`; the fields `CELL` say which training it
-                belongs to and `step` is the meta-step in it.
-            step: Position of the record in `metrics.jsonl`.
-        """
         self._next = step + 1
         validated = self._standing.add(record)
         if self._run is None or step in self._done:
@@ -73,13 +69,11 @@ class Tracker:
             self._run.log(values, step=step, commit=True)
         self._done.add(step)
 
-    def log_curves(self, curves: Any, figures: Sequence[Path] = ()) -> None:
-        """Log adaptation curves as a table and line charts (one line a learner), and figures.
+    def conclude(self, findings: Findings) -> None:
+        """Log scores, curves (a table, and charts of a line a learner), figures and the report.
 
-        Args:
-            curves: Rows {learner, shots, split, step, metric, mean, low, high, tasks}, as a list
-                of dictionaries or a pyarrow table.
-            figures: PNG files.
+        The best checkpoint becomes the artifact `checkpoint-ID`, whose files have the names that
+        they have in the run folder.
         """
         step = self._next
         self._next += 1
@@ -87,13 +81,20 @@ class Tracker:
             return
         import wandb
 
-        rows = curves if isinstance(curves, list) else curves.to_pylist()
+        rows = findings.curves
         with _home(self._folder), self._alive():
-            columns = list(rows[0]) if rows else []
+            # First: killed in between, a run would log it once more, and W&B keeps one of equals.
+            if findings.best is not None:
+                self._log_best(findings.best)
+            columns: Any = list(rows[0]) if rows else []
             data: Any = [[row[name] for name in columns] for row in rows]
             values: dict[str, Any] = {"curves": wandb.Table(columns=columns, data=data)}
             values |= dict(_charts(rows))
-            values |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
+            values |= findings.scores()
+            values |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in findings.figures}
+            if findings.report is not None:
+                page = findings.report.read_text(encoding="utf-8")
+                values["report"] = wandb.Html(page, inject=False)
             self._run.log(values, step=step, commit=True)
         self._done.add(step)
 
@@ -102,6 +103,18 @@ class Tracker:
         if self._run is not None:
             with self._alive():
                 self._run.mark_preempting()
+
+    def _log_best(self, best: BestCheckpoint) -> None:
+        import wandb
+
+        about = {"training": best.training, "step": best.step, "validation": best.score}
+        artifact = wandb.Artifact(f"checkpoint-{self._run.id}", type="model", metadata=about)
+        folder = self._folder.resolve()
+        files = [path for path in (folder / CONFIG, folder / CHOICES) if path.exists()]
+        for path in (*files, *sorted(best.folder.resolve().iterdir())):
+            # immutable: what lies in the run folder need not be copied to W&B's own.
+            artifact.add_file(str(path), str(path.relative_to(folder)), policy="immutable")
+        self._run.log_artifact(artifact, aliases=["best"])
 
     def finish(self, exit_code: int = 0) -> None:
         """End the run and bring it to the disk; call it once, also after a failure."""
@@ -190,7 +203,8 @@ def _init(experiment: Experiment, folder: Path, run_id: str) -> Any:
         with _home(folder):
             return wandb.init(
                 project=experiment.tracking.project,
-                group=experiment.tracking.group or None,
+                group=experiment.tracking.group or experiment.name,
+                job_type=experiment.tracking.job_type,
                 name=folder.resolve().name,
                 id=run_id,
                 config=experiment.model_dump(mode="json"),

@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.errors import UserError
 from experiments.files import write_bytes
@@ -112,6 +112,36 @@ def read_tables(run_directory: Path) -> dict[str, list[dict[str, Any]]]:
                 table = json.loads(text)
                 tables[name] = [dict(zip(table["columns"], r, strict=True)) for r in table["data"]]
     return tables
+
+
+class Artifact(NamedTuple):
+    """A logged artifact.
+
+    Attributes:
+        name: Its name.
+        type: Its type.
+        metadata: What is said about it.
+        aliases: Names of this version.
+        files: Where each of its files lies until it is uploaded, by its name in the artifact.
+    """
+
+    name: str
+    type: str
+    metadata: dict[str, Any]
+    aliases: tuple[str, ...]
+    files: dict[str, Path]
+
+
+def read_artifacts(run_directory: Path) -> list[Artifact]:
+    """The artifacts that were logged, without those of W&B's own tables and media."""
+    found = []
+    for record in _records(run_directory):
+        if record.HasField("artifact") and not record.artifact.type.startswith("run_table"):
+            made = record.artifact
+            files = {entry.path: Path(entry.local_path) for entry in made.manifest.contents}
+            about = json.loads(made.metadata or "{}")
+            found.append(Artifact(made.name, made.type, about, tuple(made.aliases), files))
+    return found
 
 
 def logged_steps(folder: Path, run_id: str) -> set[int]:

@@ -56,17 +56,42 @@ def bootstrap(
     scores = [np.atleast_2d(np.asarray(group, dtype=np.float64)) for group in groups]
     if not scores or any(group.size == 0 for group in scores):
         raise ValueError("an interval needs at least one score in every group")
-    random = np.random.default_rng(seed)
-    means = np.zeros(resamples)
-    for drawn in random.integers(len(scores), size=(len(scores), resamples)):
-        for index, group in enumerate(scores):
-            rows = np.flatnonzero(drawn == index)
-            seeds = random.integers(group.shape[0], size=(len(rows), group.shape[0], 1))
-            episodes = random.integers(group.shape[1], size=(len(rows), 1, group.shape[1]))
-            means[rows] += group[seeds, episodes].mean((1, 2)) / len(scores)
+    means = resampled_means(scores, np.random.default_rng(seed), resamples)
     low, high = np.quantile(means, (0.025, 0.975))
     mean = float(np.mean([group.mean() for group in scores]))
     return Interval(mean, float(low), float(high))
+
+
+def resampled_means(
+    groups: Sequence[np.ndarray],
+    random: np.random.Generator,
+    resamples: int,
+    others: Sequence[np.ndarray] | None = None,
+) -> np.ndarray:
+    """Means of resamples `[B]`; minus those of others on the same drawn groups and episodes.
+
+    Args:
+        groups: Scores of each group, `[R, E]`.
+        random: Where the draws come from.
+        resamples: Number of resamples B.
+        others: Scores `[R', E]` of the same episodes by seeds of their own, which are drawn apart.
+
+    Example:
+        >>> resampled_means([np.ones((2, 3))], np.random.default_rng(0), 2, [np.zeros((1, 3))])
+        array([1., 1.])
+    """
+    means = np.zeros(resamples)
+    for drawn in random.integers(len(groups), size=(len(groups), resamples)):
+        for index, group in enumerate(groups):
+            rows = np.flatnonzero(drawn == index)
+            seeds = random.integers(group.shape[0], size=(len(rows), group.shape[0], 1))
+            episodes = random.integers(group.shape[1], size=(len(rows), 1, group.shape[1]))
+            means[rows] += group[seeds, episodes].mean((1, 2)) / len(groups)
+            if others is not None:
+                count = others[index].shape[0]
+                seeds = random.integers(count, size=(len(rows), count, 1))
+                means[rows] -= others[index][seeds, episodes].mean((1, 2)) / len(groups)
+    return means
 
 
 def paired(

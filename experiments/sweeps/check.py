@@ -14,7 +14,7 @@ from experiments.standing import VALIDATION
 from experiments.sweeps import space
 from experiments.sweeps.file import Sweep
 
-OWN = ("name", "description", "tracking.group")
+OWN = ("name", "description", "tracking.group", "tracking.job_type")
 """Settings that a sweep gives its trials itself."""
 WHERE = "parameters"
 

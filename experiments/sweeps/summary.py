@@ -70,7 +70,8 @@ def conclude(sweep: Sweep, ledger: Ledger, base: Experiment, named: Experiment) 
 
 def _settings(base: Experiment, named: Experiment, best: Trial) -> dict[str, Any]:
     """What makes the experiment of the catalog that of the best trial; all that was swept too."""
-    found = base.override(best.settings | {"tracking.group": named.tracking.group})
+    tracking = {f"tracking.{n}": getattr(named.tracking, n) for n in ("group", "job_type")}
+    found = base.override(best.settings | tracking)
     values = flatten(found.model_dump(mode="json"))
     names = dict.fromkeys([*differing_settings(named, found), *best.settings])
     return {name: values[name] for name in names}

@@ -115,6 +115,36 @@ def made_up() -> SimpleNamespace:
     return SimpleNamespace(curves=curves, result=result, metrics=metrics, learners=set(LEARNERS))
 
 
+@pytest.fixture
+def made_up_sweep(tmp_path) -> Path:
+    """The folder of a sweep that has ended, with scores that were made up."""
+    pytest.importorskip("optuna", reason="the extra sweep is not installed")
+    from experiments.catalog import EXPERIMENTS
+    from experiments.files import write_json
+    from experiments.sweeps.file import read
+    from experiments.sweeps.ledger import Ledger, Trial
+    from experiments.sweeps.summary import conclude
+
+    content = {
+        "method": "grid",
+        "metric": {"name": "validation", "goal": "maximize"},
+        "parameters": {"inner.rate": {"values": [0.01, 0.1, 1.0]}, "seeds": {"values": [[0], [1]]}},
+        "command": ["metalearn", "train", "quickstart", "--config", "${args_json_file}"],
+    }
+    sweep, named = read(content, "rates"), EXPERIMENTS["quickstart"]
+    ledger = Ledger(tmp_path / "sweep-rates", sweep.metric)
+    ledger.folder.mkdir()
+    write_json(ledger.folder / "sweep.json", content)
+    for number, point in enumerate(sweep.points(0) or []):
+        settings = {p.name: p.value(point[p.name]) for p in sweep.parameters}
+        score = 0.7 + 0.1 * settings["inner.rate"] + 0.001 * number
+        trial = Trial(number, point, settings, "finished", score, 0.02, validations=3)
+        ledger.trials.append(trial)
+    ledger.trials[0].state, ledger.trials[0].reason = "diverged", "loss <nan>"
+    conclude(sweep, ledger, named, named)
+    return ledger.folder
+
+
 WORDS = ("refund", "parcel", "password", "invoice", "menu", "visa", "plumber", "guitar", "rain")
 TINY = {
     "name": "tiny",

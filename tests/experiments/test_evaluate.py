@@ -56,6 +56,7 @@ def test_a_run_is_judged_as_it_judged_itself(tiny_run, tmp_path, capsys):
     assert (folder / "figures" / "curves.png").exists()
     stored = load_experiment(folder)
     assert (stored.name, list(stored.learners)) == ("evaluate", learners)
+    assert (stored.tracking.job_type, stored.tracking.group) == ("evaluate", "tiny")
     assert "protonet" in capsys.readouterr().out
 
 

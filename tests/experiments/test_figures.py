@@ -33,6 +33,15 @@ def test_each_learner_is_in_the_legend_the_best_first(made_up, tmp_path, drawn):
     assert axes[0].get_ylim()[1] <= 101
 
 
+def test_where_there_is_only_a_loss_it_has_the_figure_alone(made_up, tmp_path, drawn):
+    curves = [row for row in made_up.curves((1, 5)) if row["metric"] == "loss"]
+    adaptation_curves(curves, tmp_path / "curves.png", title="Made up")
+    axes = drawn[0].axes
+    assert [panel.get_ylabel() for panel in axes] == ["query loss"] * 2
+    names = [text.get_text().split()[0] for text in axes[0].get_legend().get_texts()]
+    assert names[0] == "maml" and names[-1] == "majority" and set(names) == made_up.learners
+
+
 def test_a_learner_far_off_does_not_squeeze_the_others(made_up, tmp_path, drawn):
     adaptation_curves(made_up.curves(), tmp_path / "curves.png", title="Made up")
     axes = drawn[0].axes
@@ -79,6 +88,15 @@ def test_a_training_is_a_line(made_up, tmp_path, drawn):
     labels = [text.get_text() for text in right.get_legend().get_texts()]
     assert labels == ["maml/01/seed 0", "maml/02/seed 0", "reptile/01/seed 0", "reptile/02/seed 0"]
     training_curves([], tmp_path / "none.png")
+
+
+def test_a_validation_score_that_is_minus_a_loss_is_no_percentage(tmp_path, drawn):
+    scores = {"learner": "maml", "fold": "", "shots": 5, "seed": 0, "loss": 1.0}
+    records = [scores | {"step": step, "validation": -1 / step} for step in (1, 2)]
+    training_curves(records, tmp_path / "training.png")
+    right = drawn[0].axes[1]
+    assert list(right.get_lines()[0].get_ydata()) == [-1.0, -0.5]
+    assert right.get_ylabel() == "minus validation loss"
 
 
 def test_of_more_learners_than_colours_the_best_are_drawn(made_up, tmp_path, drawn):

@@ -1,5 +1,6 @@
 """The record log: after a resume no record is doubled and none is lost."""
 
+import pandas
 import pytest
 
 from experiments.errors import UserError
@@ -19,6 +20,15 @@ def path(tmp_path):
 
 def test_records_come_back_exactly(path):
     assert read_metrics(path) == RECORDS
+
+
+def test_what_a_run_logs_is_read_by_pandas(tiny_run):
+    records = pandas.read_json(tiny_run / "metrics.jsonl", lines=True)
+    curves = pandas.read_parquet(tiny_run / "curves.parquet")
+    assert records.groupby("learner")["step"].max().to_dict() == {"maml": 2, "protonet": 2}
+    maml = curves.query("learner == 'maml' and split == 'query' and metric == 'accuracy'")
+    assert list(maml["step"]) == [0, 1, 2]
+    assert ((maml["low"] <= maml["mean"]) & (maml["mean"] <= maml["high"])).all()
 
 
 def test_a_record_is_visible_as_soon_as_it_is_appended(path):

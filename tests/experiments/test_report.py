@@ -3,11 +3,15 @@
 import io
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from experiments.catalog import EXPERIMENTS
 from experiments.config import Experiment
 from experiments.errors import UserError
 from experiments.figures import adaptation_curves
@@ -15,6 +19,7 @@ from experiments.files import write_json
 from experiments.folder import RunFolder
 from experiments.metrics import MetricsLog
 from experiments.report import write_report
+from experiments.reports.confusion import mistakes
 from experiments.tables import HEADERS, cells, markdown_table, result_table
 
 
@@ -23,7 +28,8 @@ def run(tmp_path, made_up):
     experiment = Experiment(name="trial", description="Made <b>up</b>")
     with RunFolder.create(experiment, tmp_path / "trial-1") as folder:
         write_json(folder.path / "result.json", made_up.result((1, 5)))
-        adaptation_curves(made_up.curves(), folder.figures / "adaptation.png", title="Made up")
+        adaptation_curves(made_up.curves(), folder.figures / "curves.png", title="Made up")
+        adaptation_curves(made_up.curves(), folder.figures / "extra.png", title="Made up")
         with MetricsLog(folder.metrics) as log:
             for record in made_up.metrics():
                 log.append(record)
@@ -40,7 +46,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.links += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "link"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -56,8 +62,10 @@ def test_the_page_is_whole_and_asks_for_nothing_else(run):
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert page.links and all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert "http" not in text and "url(" not in text
+    assert sum(link.startswith("data:image/png;base64,") for link in page.links) == 2
+    anchors = [link for link in page.links if not link.startswith("data:")]
+    assert anchors and all(f'id="{anchor.removeprefix("#")}"' in text for anchor in anchors)
+    assert "http" not in text and "url(" not in text and "<script" not in text
 
 
 def test_the_page_says_what_was_done_and_found(run):
@@ -66,7 +74,11 @@ def test_the_page_says_what_was_done_and_found(run):
         "Made <b>up</b>",  # escaped: it arrives as text
         "85.0 ± 1.0",
         "+7.0 [+6.2, +7.8]",
+        "1-shot: maml has the highest accuracy, 85.0 [84.0, 86.0]: better than prototypes, "
+        "+7.0 [+6.2, +7.8].",
         "no clear difference",
+        "83.7 [82.5, 84.9]",  # maml after step 3
+        "extra",  # a figure that no section knows
         "inner.rate 0.1, steps 5",
         "adapter.options",
         "{}",  # as in the defaults of the method
@@ -77,9 +89,113 @@ def test_the_page_says_what_was_done_and_found(run):
         assert expected in words, expected
 
 
+def test_several_families_are_told_apart(tmp_path, made_up):
+    result = {"families": ["birds", "cars"]}
+    for name in ("rows", "comparisons", "curves"):
+        made = made_up.result()[name]
+        result[name] = [row | {"family": f} for f in result["families"] for row in made]
+    write_json(tmp_path / "result.json", result)
+    words = Page(write_report(tmp_path).read_text(encoding="utf-8")).words
+    for family in result["families"]:
+        line = f"{family}, 1-shot: maml has the highest accuracy, 85.0 [84.0, 86.0]"
+        assert any(word.startswith(line) for word in words)
+        assert f"{family}, 1-shot" in words  # in the curves
+
+
+def test_figures_stand_in_the_sections_of_their_kind(run):
+    names = ("scores", "costs", "shots", "ranks-birds", "ranks-cars", "reliability", "ranking")
+    for name in names:
+        shutil.copy(run / "figures" / "extra.png", run / "figures" / f"{name}.png")
+    text = write_report(run).read_text(encoding="utf-8")
+    found: dict[str, list[str]] = {}
+    for section in text.split("<section")[1:]:
+        title = re.findall("<h2>(.*?)</h2>", section)[0]
+        found[title] = re.findall('<img alt="(.*?)"', section)
+    assert {title: images for title, images in found.items() if images} == {
+        "Result": ["scores", "costs"],
+        "Comparisons": ["ranks-birds", "ranks-cars"],
+        "Adaptation": ["curves", "shots"],
+        "Calibration": ["reliability"],
+        "Other figures": ["extra", "ranking"],
+    }
+    assert text.index("Result</h2>") < text.index("Calibration</h2>")
+
+
+def test_settings_that_the_catalog_has_otherwise_come_first(tmp_path):
+    experiment = EXPERIMENTS["quickstart"].override({"inner.rate": 0.5})
+    RunFolder.create(experiment, tmp_path / "run").close()
+    words = Page(write_report(tmp_path / "run").read_text(encoding="utf-8")).words
+    place = words.index("changed setting")
+    assert [w for w in words[place : place + 9] if w.strip()][:6] == [
+        *("changed setting", "here", "in quickstart"),
+        *("inner.rate", "0.5", "0.05"),
+    ]
+
+
+def test_mistakes_are_counted_against_their_chances(tmp_path):
+    def rows(episode: int, step: int, *pairs: tuple[str, str]) -> list[dict]:
+        place = {"learner": "maml", "shots": 1, "fold": "", "seed": 0, "split": "query"}
+        place |= {"episode": episode, "step": step}
+        return [place | {"label": label, "prediction": said} for label, said in pairs]
+
+    content = [
+        # The last step counts, in whatever order the rows come.
+        *rows(0, 1, ("a", "b"), ("a", "a"), ("b", "b"), ("b", "b")),
+        *rows(0, 0, ("a", "b"), ("a", "b"), ("b", "a"), ("b", "a")),
+        # Here b cannot be said: these queries of a are no chance for it.
+        *rows(1, 0, ("a", "c"), ("a", "c"), ("c", "c"), ("c", "a")),
+    ]
+    content += [row | {"split": "support"} for row in content]
+    path = tmp_path / "predictions.parquet"
+    pq.write_table(pa.Table.from_pylist(content), path)
+    found, total = mistakes(path, "maml", 1)
+    assert found == [("a", "c", 2, 2), ("a", "b", 1, 2), ("c", "a", 1, 2)]
+    assert total == 8
+    assert mistakes(path, "anil", 1) == ([], 0)
+
+
+def test_a_finished_run_shows_its_mistakes(tiny_run, tmp_path):
+    words = Page(write_report(tiny_run, tmp_path / "a.html").read_text(encoding="utf-8")).words
+    (line,) = [word for word in words if word.startswith("maml, 1-shot: ")]
+    table = pq.read_table(tiny_run / "predictions.parquet").to_pylist()
+    final = [
+        row["label"] != row["prediction"]
+        for row in table
+        if (row["learner"], row["split"], row["step"]) == ("maml", "query", 2)
+    ]
+    assert line == f"maml, 1-shot: {sum(final)} mistakes in {len(final)} predictions"
+    assert sum(final)
+
+
+def test_the_report_of_a_sweep_has_trials_importance_and_best_settings(made_up_sweep):
+    path = write_report(made_up_sweep)
+    assert path == made_up_sweep / "report.html"
+    text = path.read_text(encoding="utf-8")
+    words = Page(text).words
+    for expected in (
+        "6 trials of quickstart (grid), 5 finished.",
+        "Best: trial-005, validation 0.8050 ± 0.0200.",
+        "diverged: loss <nan>",
+        "inner.rate",
+        f"metalearn train quickstart --config {made_up_sweep / 'best.json'}",
+    ):
+        assert expected in words, expected
+    assert text.count("data:image/png") == 1 and 'class="bar"' in text
+    (made_up_sweep / "summary.json").unlink()
+    assert "summary.json</code> is missing" in write_report(made_up_sweep).read_text()
+
+
+def test_two_runs_are_compared_where_they_can_be(tiny_run, run, tmp_path):
+    path = write_report([tiny_run, tiny_run, run], tmp_path / "a.html")
+    words = Page(path.read_text(encoding="utf-8")).words
+    assert "Paired over 4 test tasks that both have." in words
+    assert words.count("no difference: the same on every task") == 4
+    assert any("is not finished" in word for word in words)  # it has no scores
+
+
 def test_what_is_missing_is_said(tmp_path):
     text = re.sub("<[^>]+>", "", write_report(tmp_path).read_text(encoding="utf-8"))
-    for name in ("result.json", "figures/*.png", "metrics.jsonl", "config.json"):
+    for name in ("result.json", "metrics.jsonl", "config.json", "environment.json"):
         assert f"{name} is missing" in text
 
 

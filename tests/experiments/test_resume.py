@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.bitwise import differences
 from experiments.checkpoint import load, save
-from experiments.compare import differences
 from experiments.dying import Moment, Template
 from experiments.faults import small_experiment
 from experiments.files import read_json

@@ -17,7 +17,13 @@ from experiments.files import read_json
 from experiments.folder import load_experiment
 from experiments.metrics import read_metrics
 from experiments.run import run
-from experiments.wandb_offline import read_config, read_history, read_tables, run_directories
+from experiments.wandb_offline import (
+    read_artifacts,
+    read_config,
+    read_history,
+    read_tables,
+    run_directories,
+)
 from metalearn.algorithms.maml import MAML
 from metalearn.statistics import paired
 
@@ -205,7 +211,7 @@ def test_comparisons_are_paired_by_seed_and_episode(scores, result):
         assert found["difference"] == paired(*sides, resamples=50).as_dict()
 
 
-def test_the_offline_wandb_run_holds_settings_metrics_and_curves(finished, result):
+def test_the_offline_wandb_run_holds_all_that_was_found(finished, result):
     (directory,) = run_directories(finished, read_json(finished / "wandb.json")["wandb_id"])
     assert read_config(directory) == TEXT.model_dump(mode="json")
     records = read_metrics(finished / "metrics.jsonl")
@@ -215,6 +221,16 @@ def test_the_offline_wandb_run_holds_settings_metrics_and_curves(finished, resul
         losses = [value for name, value in row.items() if name.endswith("/loss")]
         assert losses == [record["loss"]]
     assert read_tables(directory)["curves"] == result["curves"]
+    report = directory / "files" / history[-1]["report"]["path"]
+    assert report.read_bytes() == (finished / "report.html").read_bytes()
+    for row in result["rows"]:
+        name = f"test/{row['learner']}/{row['shots']}-shot/loss"
+        assert history[-1][name] == row["loss"]["mean"]
+    (artifact,) = read_artifacts(directory)
+    assert artifact.metadata["validation"] == max(r.get("validation", 0) for r in records)
+    assert {finished / name for name in artifact.files} == set(artifact.files.values())
+    found = checkpoint.load(finished / "checkpoints" / artifact.metadata["training"])
+    assert found and found[1]["best_step"] == artifact.metadata["step"]
 
 
 def test_a_finished_run_is_only_shown_again(finished, capsys):

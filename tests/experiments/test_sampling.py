@@ -4,10 +4,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from experiments.bitwise import differences
 from experiments.build import Workshop
 from experiments.checkpoint import load
 from experiments.cli import main
-from experiments.compare import differences
 from experiments.config import EpisodeSettings, Experiment
 from experiments.faults import Moment, Template, small_experiment
 from experiments.folder import load_experiment

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import experiments.run
+from experiments.bitwise import differences
 from experiments.catalog import EXPERIMENTS
 from experiments.cli import main
-from experiments.compare import differences
 from experiments.config import Experiment
 from experiments.files import read_json
 from experiments.metrics import read_metrics
@@ -157,7 +157,8 @@ def test_a_sweep_that_dies_goes_on(cluster, tmp_path, monkeypatch, capfd):
     assert main(["train", "sinusoid-maml", "--config", str(folder / "best.json")]) == 0
     best = read_json(folder / "summary.json")["best"]
     stored = read_json(folder / best / "config.json")
-    assert ran[0] == Experiment.model_validate(stored).override({"tracking.group": ""})
+    usual = {"tracking.group": "", "tracking.job_type": "train"}
+    assert ran[0] == Experiment.model_validate(stored).override(usual)
     assert (folder / "figures" / "parallel.png").read_bytes().startswith(b"\x89PNG")
 
     # Another sweep is not gone on with.
@@ -184,8 +185,8 @@ def test_trials_are_stopped_early_and_are_runs_of_wandb(cluster, tmp_path, capfd
     trial = folder / "trial-000"
     (directory,) = run_directories(trial, read_json(trial / "wandb.json")["wandb_id"])
     (path,) = directory.glob("*.wandb")
-    groups = {record.run.run_group for record in read_records(path) if record.HasField("run")}
-    assert groups == {"sweep"}
+    runs = [record.run for record in read_records(path) if record.HasField("run")]
+    assert {(run.run_group, run.job_type) for run in runs} == {("sweep", "sweep")}
     rows = [row for row in read_history(directory) if "maml/validation" in row]
     assert [row["maml/validation"] for row in rows][-1] == trials[0]["score"]
     assert len(rows) == 4

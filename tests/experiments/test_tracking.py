@@ -8,15 +8,18 @@ import sys
 from pathlib import Path
 
 import matplotlib.figure
-import pyarrow
 import pytest
+import torch
 
+from experiments import checkpoint
 from experiments.config import Experiment
 from experiments.errors import UserError
 from experiments.metrics import MetricsLog
+from experiments.sinks import BestCheckpoint, Findings, best_checkpoint
 from experiments.tracking import start
 from experiments.wandb_offline import (
     logged_steps,
+    read_artifacts,
     read_config,
     read_history,
     read_records,
@@ -45,6 +48,23 @@ CURVES = [
 ]
 
 
+ROWS = [{"learner": "maml", "shots": 1, "accuracy": {"mean": 0.7, "low": 0.6, "high": 0.8}}]
+
+
+def saved(folder: Path) -> BestCheckpoint | None:
+    """Checkpoints of three trainings, the second the best, and one that goes on."""
+    for name, score, ended in (
+        ("a", 0.5, True),
+        ("b", 0.7, True),
+        ("c", 0.6, True),
+        ("d", 9, False),
+    ):
+        numbers = {"step": 12, "best_step": 8, "ended": ended, "best_score": score}
+        checkpoint.save(folder / "checkpoints" / name, {"best/x": torch.ones(3)}, numbers)
+    (folder / "config.json").write_text("{}")
+    return best_checkpoint(folder)
+
+
 def record(index: int) -> dict:
     return {"learner": "maml", "fold": "01", "seed": 0, "step": index, "loss": 1 / (index + 3)}
 
@@ -60,7 +80,9 @@ def test_an_offline_run_is_found_on_disk_below_the_run_folder(tmp_path, monkeypa
     tracker = start(EXPERIMENT, folder)
     for index in range(3):
         tracker.log(record(index), index)
-    tracker.log_curves(pyarrow.Table.from_pylist(CURVES), [figure])
+    report = folder / "report.html"
+    report.write_text("<!doctype html><p>found</p>")
+    tracker.conclude(Findings(CURVES, ROWS, [figure], report, saved(folder)))
     tracker.finish()
 
     run_id = json.loads((folder / "wandb.json").read_text())["wandb_id"]
@@ -72,6 +94,7 @@ def test_an_offline_run_is_found_on_disk_below_the_run_folder(tmp_path, monkeypa
     records = read_records(directory / f"run-{run_id}.wandb")
     run = next(item.run for item in records if item.HasField("run"))
     assert (run.project, run.run_group, run.display_name) == ("tests", "night", "run")
+    assert run.job_type == "train"
     tables = read_tables(directory)
     assert tables["curves"] == CURVES
     chart = tables["adaptation/accuracy_1-shot_table"]
@@ -82,8 +105,46 @@ def test_an_offline_run_is_found_on_disk_below_the_run_folder(tmp_path, monkeypa
     ]
     image = history[3]["figures/adaptation"]["path"]
     assert (directory / "files" / image).read_bytes() == figure.read_bytes()
+    page = history[3]["report"]
+    assert page["_type"] == "html-file"
+    assert (directory / "files" / page["path"]).read_text() == report.read_text()
+    assert history[3]["test/maml/1-shot/accuracy"] == 0.7
     assert not list(home.iterdir())  # nothing in the home or the working directory
     assert "".join(capfd.readouterr()) == ""
+
+
+def test_the_best_checkpoint_is_an_artifact_of_the_files_in_the_run_folder(tmp_path):
+    tracker = start(EXPERIMENT, tmp_path)
+    best = saved(tmp_path)
+    assert best is not None and (best.training, best.step, best.score) == ("b", 8, 0.7)
+    tracker.conclude(Findings(CURVES, best=best))
+    tracker.finish()
+    (path,) = tmp_path.rglob("*.wandb")
+    (found,) = read_artifacts(path.parent)
+    run_id = json.loads((tmp_path / "wandb.json").read_text())["wandb_id"]
+    assert (found.name, found.type) == (f"checkpoint-{run_id}", "model")
+    assert found.metadata == {"training": "b", "step": 8, "validation": 0.7}
+    assert "best" in found.aliases
+    place = tmp_path / "checkpoints" / "b" / "step-000012"
+    files = [tmp_path / "config.json", place / "meta.json", place / "tensors.safetensors"]
+    assert found.files == {str(file.relative_to(tmp_path)): file for file in files}
+    assert not list(tmp_path.glob("wandb/data/**/*.safetensors"))  # no second copy
+
+
+def test_a_run_without_a_training_has_no_best_checkpoint(tmp_path):
+    assert best_checkpoint(tmp_path) is None
+    checkpoint.save(tmp_path / "checkpoints" / "a", {}, {"step": 1, "ended": False})
+    nan = {"step": 1, "ended": True, "best_score": None}
+    checkpoint.save(tmp_path / "checkpoints" / "b", {}, nan)
+    assert best_checkpoint(tmp_path) is None
+
+
+def test_without_a_group_runs_are_grouped_by_experiment(tmp_path):
+    settings = {"tracking.group": "", "tracking.job_type": "evaluate"}
+    start(EXPERIMENT.override(settings), tmp_path).finish()
+    (path,) = tmp_path.rglob("*.wandb")
+    run = next(item.run for item in read_records(path) if item.HasField("run"))
+    assert (run.run_group, run.job_type) == ("trial", "evaluate")
 
 
 CRASH = """
@@ -118,7 +179,7 @@ def test_after_a_kill_the_two_directories_hold_every_step_once(tmp_path, checkpo
         for index in range(checkpointed, 10):
             log.append(record(index))
             tracker.log(record(index), index)
-    tracker.log_curves(CURVES)
+    tracker.conclude(Findings(CURVES))
     tracker.finish()
 
     run_id = json.loads((tmp_path / "wandb.json").read_text())["wandb_id"]
@@ -136,7 +197,7 @@ def test_what_is_logged_twice_is_there_once(tmp_path):
         tracker = start(EXPERIMENT, tmp_path, resume=resume)
         for index in range(2):
             tracker.log(record(index), index)
-        tracker.log_curves(CURVES)
+        tracker.conclude(Findings(CURVES))
         tracker.finish()
     run_id = json.loads((tmp_path / "wandb.json").read_text())["wandb_id"]
     rows = [row for path in run_directories(tmp_path, run_id) for row in read_history(path)]
@@ -146,7 +207,7 @@ def test_what_is_logged_twice_is_there_once(tmp_path):
 def test_disabled_writes_nothing(tmp_path):
     tracker = start(EXPERIMENT.override({"tracking.mode": "disabled"}), tmp_path)
     tracker.log(record(0), 0)
-    tracker.log_curves(CURVES)
+    tracker.conclude(Findings(CURVES))
     tracker.finish()
     assert not list(tmp_path.iterdir())
 
