@@ -21,6 +21,7 @@ from experiments.cells import Cell, folds, trials, validation_episodes, variant
 from experiments.checks import check_tasks
 from experiments.config import Experiment
 from experiments.errors import UserError, nearest
+from experiments.families import judged_on, placed_on
 from experiments.folder import CONFIG, RunFolder, differing_settings, flatten, refuse_used
 from experiments.run import conclude, judge, show
 from experiments.settings import parse
@@ -242,7 +243,8 @@ def _chosen(
         for shots in table.episodes.shots:
             cell = entrant.source.cell(entrant.learner, fold, shots)
             settings = _on_tasks(variant(entrant.source.experiment, cell), table, fold)
-            yield fold, shots, cell, Workshop(settings.override(changed), kept)
+            for one in judged_on(settings.override(changed)):
+                yield fold, shots, cell, Workshop(one, kept)
 
 
 def _check(
@@ -257,8 +259,9 @@ def _check(
         for fold, _, cell, workshop in _chosen(entrant, table, changed, kept):
             check_tasks(workshop, ["test"], None)
             source = entrant.source
-            if isinstance(source, TrainedRun) and (source.path, cell.fold, fold) not in done:
-                done.add((source.path, cell.fold, fold))
+            place = (cell.fold, fold, workshop.family.name)
+            if isinstance(source, TrainedRun) and (source.path, place) not in done:
+                done.add((source.path, place))
                 _refuse_leak(source, source.workshop(cell).family, workshop.family)
 
 
@@ -312,6 +315,7 @@ def _judge_all(
                     state, seconds = source.state(learner, cell._replace(seed=seed))
                     # Numbered, because two rows may differ in what a file name cannot hold.
                     slug = Cell(f"{number}-{entrant.row}", fold, 0, seed, cell.trial).slug
+                    slug = placed_on(slug, workshop.experiment)
                     place = {"learner": entrant.row, "fold": fold, "shots": shots, "seed": seed}
                     part = outcome.part(folder.path, slug, shots)
                     judge(part, workshop, learner, state, place, seconds)

@@ -135,9 +135,11 @@ def _comparisons(result: dict[str, Any]) -> str:
             low, high = -high, -low
         verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
         p = f"{entry['p']:.3f}" if entry.get("p") is not None else "-"
-        pair = [entry["learner"], entry["reference"], str(entry["shots"])]
+        family = [entry["family"]] if "families" in result else []
+        pair = [*family, entry["learner"], entry["reference"], str(entry["shots"])]
         rows.append([*pair, bounds(entry["difference"], metric), p, verdict])
-    names = ("learner", "reference", "shots", difference, "p", "verdict")
+    names = ["learner", "reference", "shots", difference, "p", "verdict"]
+    names = ["family", *names] if "families" in result else names
     note = "<p class='soft'>Paired over the same tasks; better or worse: 95% interval off zero.</p>"
     return _table(names, rows, "numbers") + note
 

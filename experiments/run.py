@@ -30,6 +30,7 @@ from experiments.cells import CHOICES, Cell, first_cells, trials, validation_epi
 from experiments.checks import check, check_processes
 from experiments.config import Experiment
 from experiments.errors import Diverged, UserError
+from experiments.families import judged_on, placed_on
 from experiments.files import read_json, write_json
 from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
 from experiments.metrics import read_metrics
@@ -152,7 +153,8 @@ class _Run:
             for cell in self._other_cells():
                 self._train(cell, must=True)
             for cell in self._all_cells():
-                self._test(cell)
+                for settings in judged_on(variant(self.experiment, cell)):
+                    self._test(cell, Workshop(settings, self.kept))
             if self.folder and self.records:
                 choices = [self.choices[cell.slug] for cell in first_cells(self.experiment)]
                 conclude(self.folder, self.records.tracker, choices)
@@ -297,17 +299,17 @@ class _Run:
             numbers["best_score"] = score
         checkpoint.save(place, tensors, numbers)
 
-    def _test(self, cell: Cell) -> None:
-        """Judge a cell on the test tasks, for every number of shots that it was trained for.
+    def _test(self, cell: Cell, workshop: Workshop) -> None:
+        """Judge a cell on the test tasks of a family, for every number of shots it was trained for.
 
         One learner serves all of them, so that its kept features do; what a batch computes depends
         in the last bits on what was kept before it, so an interrupted cell is judged anew.
         """
         wanted = self.experiment.episodes.shots if cell.shots == 0 else (cell.shots,)
-        parts = {shots: outcome.part(self.path, cell.slug, shots) for shots in wanted}
+        slug = placed_on(cell.slug, workshop.experiment)
+        parts = {shots: outcome.part(self.path, slug, shots) for shots in wanted}
         if self.world.from_first(lambda: all(part.exists() for part in parts.values())):
             return
-        workshop = self._workshop(cell)
         learner = workshop.learner(cell.learner)
         read = partial(best_state, self.checkpoints, learner, cell)
         # What is not trained is not read: all make it, where the layers are divided together.
@@ -340,10 +342,13 @@ def judge(
     """
     workshop.frozen = True
     settings, shots = workshop.experiment.evaluation, place["shots"]
-    episodes = batches(workshop, workshop.stream("test", shots, settings.seed), settings.tasks)
+    few = settings.gradient_tasks if learner.passes() > 1 else None
+    tasks = min(few or settings.tasks, settings.tasks)
+    episodes = batches(workshop, workshop.stream("test", shots, settings.seed), tasks)
+    place = {"family": workshop.family.name} | place
     label = f"{part.name.split('-test')[0]} test {shots}-shot"
     console = None if world.first else SILENT
-    with Progress(settings.tasks, label, lines=1, console=console) as progress:
+    with Progress(tasks, label, lines=1, console=console) as progress:
         judged = evaluate(
             learner,
             state,
@@ -364,15 +369,13 @@ def judge(
 def conclude(folder: RunFolder, tracker: Tracker, choices: list[dict[str, Any]]) -> None:
     """Tables, figures and the report of a run folder, from its parts."""
     # Here: matplotlib is not what a run should wait for at its start.
-    from experiments.figures import adaptation_curves, scores, training_curves
+    from experiments.analysis.figures import drawn
+    from experiments.figures import training_curves
 
     path, experiment = folder.path, folder.experiment
     result = outcome.merge(path, experiment, choices)
     title = f"{experiment.name}: {experiment.description}"
-    figures = [
-        adaptation_curves(result["curves"], folder.figures / "curves.png", title=title),
-        scores(result["rows"], folder.figures / "scores.png", title=title),
-    ]
+    figures = drawn(result, folder.figures, title)
     records = read_metrics(folder.metrics)
     if records:
         figures.append(training_curves(records, folder.figures / "training.png"))

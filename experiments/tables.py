@@ -78,26 +78,28 @@ def headers(result: Result) -> list[str]:
     """The table's head, with the name of the learner that the others are compared with."""
     references = {entry["reference"] for entry in result.get("comparisons", [])}
     reference = references.pop() if len(references) == 1 else "reference"
-    return [f"vs {reference}" if name == "vs reference" else name for name in HEADERS]
+    names = [f"vs {reference}" if name == "vs reference" else name for name in HEADERS]
+    return ["family", *names] if "families" in result else names
 
 
 def cells(result: Result) -> list[list[str]]:
     """The table's body: one row a learner and number of shots, under `headers`."""
     differences = {
-        (entry["learner"], entry["shots"]): bounds(
+        (entry.get("family"), entry["learner"], entry["shots"]): bounds(
             entry["difference"], entry.get("metric", "accuracy")
         )
         for entry in result.get("comparisons", [])
     }
     return [
         [
+            *([row["family"]] if "families" in result else []),
             row["learner"],
             str(row["shots"]),
             str(row.get("step", "-")),
             percent(row.get("accuracy")),
             percent(row.get("macro_f1")),
             _spread(row.get("loss"), 1, 3),
-            differences.get((row["learner"], row["shots"]), ""),
+            differences.get((row.get("family"), row["learner"], row["shots"]), ""),
             seconds(row.get("adapt_seconds_per_task")),
             seconds(row.get("train_seconds")),
         ]
@@ -155,14 +157,14 @@ def result_table(result: Result) -> Table:
         difference = name.startswith("vs ")
         table.add_column(
             name.replace(" s", "\ns") if not difference else name,
-            justify="left" if name == "learner" else "right",
+            justify="left" if name in ("family", "learner") else "right",
             no_wrap=not difference,
             min_width=13 if difference else None,
         )
-    for learner, shots, steps, accuracy, *others in cells(result):
+    exact = headers(result).index("accuracy") + 1
+    for row in cells(result):
         # Macro-F1 and loss without their intervals, to fit: Markdown and the report have them.
-        short = [cell.split(" ±")[0] for cell in others]
-        table.add_row(learner, shots, steps, accuracy, *short)
+        table.add_row(*row[:exact], *(cell.split(" ±")[0] for cell in row[exact:]))
     return table
 
 
@@ -173,6 +175,11 @@ def markdown_table(result: Result) -> str:
         >>> print(markdown_table({"rows": []}).splitlines()[1][:13])
         | :-- | --: |
     """
-    rules = [":--" if name == "learner" else "--:" for name in HEADERS]
-    rows = [headers(result), rules, *cells(result)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    return markdown([headers(result), *cells(result)])
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A head and rows as Markdown; names stand left, numbers right."""
+    rules = [":--" if name in ("family", "learner") else "--:" for name in rows[0]]
+    lines = [rows[0], rules, *rows[1:]]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
