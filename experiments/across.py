@@ -46,33 +46,17 @@ def across(
         means = [[np.mean(list(one[name].values())) for name in learners] for one in same]
         ranking = rank_learners(np.array(means) * (-1 if metric == "loss" else 1))
         reference = experiment.evaluation.reference or experiment.learners[0]
-        rows: list[dict[str, Any]] = []
-        for index, name in enumerate(learners):
+        entry = ranking.entry(learners)
+        for row in entry["learners"]:
+            name = row["learner"]
             ours = [_group(one[name]) for one in same]
-            row = {
-                "learner": name,
-                "rank": float(ranking.ranks[index]),
-                metric: bootstrap(ours, resamples=resamples).as_dict(),
-            }
+            row[metric] = bootstrap(ours, resamples=resamples).as_dict()
             if reference in learners and name != reference:
                 sides = [pairs(one[name], one[reference]) for one in same]
                 left, right = ([_group(side[part]) for side in sides] for part in (0, 1))
                 row["difference"] = paired(left, right, resamples=resamples).as_dict()
-            rows.append(row)
-        entries.append(
-            {
-                "shots": shots,
-                "metric": metric,
-                "families": list(found),
-                "tasks": tasks,
-                "reference": reference,
-                "statistic": ranking.statistic,
-                "p": ranking.p,
-                "critical_difference": ranking.critical,
-                "groups": [[learners[j] for j in group] for group in ranking.groups()],
-                "learners": rows,
-            }
-        )
+        place = {"shots": shots, "metric": metric, "families": list(found), "tasks": tasks}
+        entries.append(place | {"reference": reference} | entry)
     return entries
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from experiments import catalog, outcome
+from experiments.analysis.figures import analyse
 from experiments.build import Workshop, seeded
 from experiments.cells import Cell, folds, trials, validation_episodes, variant
 from experiments.checks import check_tasks
@@ -23,7 +24,8 @@ from experiments.config import Experiment
 from experiments.errors import UserError, nearest
 from experiments.families import judged_on, placed_on
 from experiments.folder import CONFIG, RunFolder, differing_settings, flatten, refuse_used
-from experiments.run import conclude, judge, show
+from experiments.judging import judge
+from experiments.run import conclude, show
 from experiments.settings import parse
 from experiments.tracking import start
 from experiments.trained import TrainedRun
@@ -125,6 +127,7 @@ def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | N
     _check(entrants, table, changed, kept)
     with RunFolder.create(table, run_dir) as folder:
         _judge_all(folder, entrants, changed, kept)
+        analyse(folder.path)
         show(folder)
         return folder.path
 

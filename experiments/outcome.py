@@ -233,7 +233,8 @@ def _row(
         rise = paired(by_fold(final), by_fold(start), resamples=resamples)
         row["rise"] = rise.as_dict()
     for name in cost[0]:
-        row[name] = float(np.mean([entry[name] for entry in cost]))
+        if all(name in entry for entry in cost):
+            row[name] = float(np.mean([entry[name] for entry in cost]))
     return row
 
 

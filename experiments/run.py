@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments import checkpoint, outcome
-from experiments.build import Workshop, batches, seeded
+from experiments.build import Workshop, seeded
 from experiments.cells import CHOICES, Cell, first_cells, trials, validation_episodes, variant
 from experiments.checks import check, check_processes
 from experiments.config import Experiment
@@ -33,6 +33,7 @@ from experiments.errors import Diverged, UserError
 from experiments.families import judged_on, placed_on
 from experiments.files import read_json, write_json
 from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
+from experiments.judging import SILENT, judge
 from experiments.metrics import read_metrics
 from experiments.passes import tasks_per_pass
 from experiments.prefetch import Prefetch
@@ -45,14 +46,12 @@ from experiments.tables import result_table
 from experiments.tracking import Tracker
 from experiments.trained import best_state
 from meta_models.params import Params
-from metalearn.distributed import ALONE, World, agree
-from metalearn.evaluation import evaluate, validation_score
+from metalearn.distributed import World, agree
+from metalearn.evaluation import validation_score
 from metalearn.learner import Learner
 from metalearn.training import MetaTraining, NonFiniteLoss
 
 REPORT = "report.html"
-SILENT = Console(quiet=True, force_terminal=False)
-"""For the progress of all processes but the first."""
 log = logging.getLogger(__name__)
 
 
@@ -320,61 +319,17 @@ class _Run:
             judge(part, workshop, learner, here, place, seconds, self.world)
 
 
-def judge(
-    part: Path,
-    workshop: Workshop,
-    learner: Learner,
-    state: Params,
-    place: dict[str, Any],
-    train_seconds: float,
-    world: World = ALONE,
-) -> None:
-    """Judge a learner on the test tasks of its workshop and write the part.
-
-    Args:
-        part: File of the scores.
-        workshop: Says which tasks; every choice is made.
-        learner: The learner.
-        state: Its meta-parameters.
-        place: Learner, fold, shots and seed, as the tables call them.
-        train_seconds: What its training cost.
-        world: The processes that share the tasks; the first one writes.
-    """
-    workshop.frozen = True
-    settings, shots = workshop.experiment.evaluation, place["shots"]
-    few = settings.gradient_tasks if learner.passes() > 1 else None
-    tasks = min(few or settings.tasks, settings.tasks)
-    episodes = batches(workshop, workshop.stream("test", shots, settings.seed), tasks)
-    place = {"family": workshop.family.name} | place
-    label = f"{part.name.split('-test')[0]} test {shots}-shot"
-    console = None if world.first else SILENT
-    with Progress(tasks, label, lines=1, console=console) as progress:
-        judged = evaluate(
-            learner,
-            state,
-            episodes,
-            progress=lambda tasks: progress.update(tasks, {}),
-            world=workshop.judges(world),
-        )
-    if not world.first:
-        return
-    cost = {
-        "adapt_seconds_per_task": judged.seconds / judged.tasks,
-        "passes": learner.passes(),
-        "train_seconds": train_seconds,
-    }
-    outcome.write_part(part, judged, place, cost)
-
-
 def conclude(folder: RunFolder, tracker: Tracker, choices: list[dict[str, Any]]) -> None:
     """Tables, figures and the report of a run folder, from its parts."""
     # Here: matplotlib is not what a run should wait for at its start.
     from experiments.analysis.figures import drawn
+    from experiments.analysis.tables import write_tables
     from experiments.figures import training_curves
 
     path, experiment = folder.path, folder.experiment
     result = outcome.merge(path, experiment, choices)
     title = f"{experiment.name}: {experiment.description}"
+    write_tables(path, result)
     figures = drawn(result, folder.figures, title)
     records = read_metrics(folder.metrics)
     if records:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
@@ -38,6 +39,20 @@ class Ranking:
     p: float
     critical: float
     blocks: int
+
+    def entry(self, names: Sequence[str]) -> dict[str, Any]:
+        """For JSON: the numbers, and rank and groups by the names of the learners."""
+        return {
+            "blocks": self.blocks,
+            "statistic": self.statistic,
+            "p": self.p,
+            "critical_difference": self.critical,
+            "groups": [[names[j] for j in group] for group in self.groups()],
+            "learners": [
+                {"learner": name, "rank": float(rank)}
+                for name, rank in zip(names, self.ranks, strict=True)
+            ],
+        }
 
     def groups(self) -> list[tuple[int, ...]]:
         """The largest groups of learners that cannot be told apart, each from best to worst.

@@ -62,19 +62,20 @@ def _probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def critical_difference(entries: list[Entry], title: str) -> Figure:
+def critical_difference(entries: list[Entry], title: str, unit: str = "data sets") -> Figure:
     """Critical-difference figure (Demsar 2006): average ranks, a panel a number of shots.
 
     Learners that a bar joins cannot be told apart (Nemenyi, 5%); the ruler is the least difference
     of two ranks that counts.
 
     Args:
-        entries: `across` of a result; at least one.
+        entries: `across` of a result, or `task_ranks` of a run; at least one.
         title: Title of the figure.
+        unit: What was ranked on, in words.
     """
     most = max(len(entry["learners"]) for entry in entries)
     note = (
-        f"Average rank over {len(entries[0]['families'])} data sets (1 is the best). A bar joins "
+        f"Average rank over {entries[0]['blocks']} {unit} (1 is the best). A bar joins "
         "learners that are not apart by the\ncritical difference CD (Nemenyi, 5%)."
     )
     height = 1.3 + 0.26 * ((most + 1) // 2 + max(len(e["groups"]) for e in entries))
