@@ -23,7 +23,7 @@ from experiments.checks import check_tasks
 from experiments.config import Experiment
 from experiments.errors import UserError, nearest
 from experiments.families import judged_on, placed_on
-from experiments.folder import CONFIG, RunFolder, differing_settings, flatten, refuse_used
+from experiments.folder import CONFIG, RunFolder, differing_settings, flatten, opened, refuse_used
 from experiments.judging import judge
 from experiments.run import conclude, show
 from experiments.settings import parse
@@ -96,7 +96,12 @@ class _Entrant:
     source: TrainedRun | Untrained
 
 
-def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | None = None) -> Path:
+def evaluate(
+    targets: Sequence[str],
+    overrides: Sequence[str],
+    run_dir: Path | None = None,
+    resume: bool = False,
+) -> Path:
     """Judge learners on the same test tasks, in a run folder of its own.
 
     Args:
@@ -104,6 +109,7 @@ def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | N
             need no training.
         overrides: Options that replace settings of the tasks.
         run_dir: The run folder to write; None: `runs/evaluate-<time>`.
+        resume: Go on with the folder as it was left; what is judged is not judged again.
 
     Returns:
         The run folder.
@@ -112,7 +118,7 @@ def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | N
         UserError: If a target is unknown or not trained, a setting cannot be replaced, or a test
             class is one that a learner was trained on.
     """
-    if run_dir is not None:
+    if run_dir is not None and not resume:
         refuse_used(run_dir)
     kept: dict[str, Any] = {}
     found = [_target(word, kept) for word in dict.fromkeys(targets)]
@@ -125,8 +131,9 @@ def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | N
     if table.threads:
         torch.set_num_threads(table.threads)
     _check(entrants, table, changed, kept)
-    with RunFolder.create(table, run_dir) as folder:
-        _judge_all(folder, entrants, changed, kept)
+    with opened(table, run_dir, resume) as folder:
+        if not (folder.path / outcome.RESULT).exists():
+            _judge_all(folder, entrants, changed, kept, resume)
         analyse(folder.path)
         show(folder)
         return folder.path
@@ -302,10 +309,11 @@ def _judge_all(
     entrants: Sequence[_Entrant],
     changed: dict[str, Any],
     kept: dict[str, Any],
+    resume: bool,
 ) -> None:
     table = folder.experiment
     choices = []
-    tracker = start(table, folder.path)
+    tracker = start(table, folder.path, resume)
     failed = True
     try:
         for number, entrant in enumerate(entrants):
@@ -315,12 +323,14 @@ def _judge_all(
                 seeds = source.experiment.seeds if learner.random else source.experiment.seeds[:1]
                 choices.append(_choice(entrant, fold, shots, cell))
                 for seed in seeds:
-                    state, seconds = source.state(learner, cell._replace(seed=seed))
                     # Numbered, because two rows may differ in what a file name cannot hold.
                     slug = Cell(f"{number}-{entrant.row}", fold, 0, seed, cell.trial).slug
                     slug = placed_on(slug, workshop.experiment)
                     place = {"learner": entrant.row, "fold": fold, "shots": shots, "seed": seed}
                     part = outcome.part(folder.path, slug, shots)
+                    if part.exists():
+                        continue
+                    state, seconds = source.state(learner, cell._replace(seed=seed))
                     judge(part, workshop, learner, state, place, seconds)
         conclude(folder, tracker, choices)
         failed = False

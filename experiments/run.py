@@ -29,10 +29,10 @@ from experiments.build import Workshop, seeded
 from experiments.cells import CHOICES, Cell, first_cells, trials, validation_episodes, variant
 from experiments.checks import check, check_processes
 from experiments.config import Experiment
-from experiments.errors import Diverged, UserError
+from experiments.errors import Diverged
 from experiments.families import judged_on, placed_on
 from experiments.files import read_json, write_json
-from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
+from experiments.folder import CHECKPOINTS, RunFolder, opened, refuse_used
 from experiments.judging import SILENT, judge
 from experiments.metrics import read_metrics
 from experiments.passes import tasks_per_pass
@@ -76,8 +76,6 @@ def run(
         UserError: If the folder cannot be used; `Diverged` if training met a non-finite loss.
         LostRank: If another process of the same run has died.
     """
-    if resume and run_dir is None:
-        raise UserError("--resume needs the run folder; name it with --run-dir")
     with joined(experiment.threads, experiment.timeout) as world, ExitStack() as stack:
         return _run(experiment, run_dir, resume, watch, world, stack)
 
@@ -100,11 +98,7 @@ def _run(
 
     def take_up() -> tuple[Path, Experiment, bool]:
         nonlocal folder
-        if resume and run_dir is not None:
-            opened = RunFolder.open(run_dir, experiment)
-        else:
-            opened = RunFolder.create(experiment, run_dir)
-        folder = stack.enter_context(opened)
+        folder = stack.enter_context(opened(experiment, run_dir, resume))
         return folder.path, folder.experiment, (folder.path / outcome.RESULT).exists()
 
     path, settings, done = world.from_first(take_up)

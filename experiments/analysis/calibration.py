@@ -91,17 +91,17 @@ def reliability_figure(run: Path | pd.DataFrame, title: str, family: str = "") -
     all_shots, learners = sorted(here["shots"].unique()), list(here["learner"].unique())
     note = (
         f"Query examples of all tasks in {BINS} bins of equal width; size: share of examples "
-        f"(bins with less than {100 * LEAST:g}% are left out).\nThe legend has the calibration error."
+        f"(bins with less than {100 * LEAST:g}% are left out).\nThe legend: calibration error in %."
     )
     figure = canvas(4.3 * len(all_shots) + 2.6, 4.4, title, note)
     for shots, axes in zip(all_shots, panel_grid(figure, len(all_shots)), strict=True):
         axes.plot([0, 100], [0, 100], color="#999999", lw=1, ls=":")
         shown = where(bins, shots=shots)
-        shown = shown[shown["count"] >= LEAST * where(here, shots=shots).shape[0] / len(learners)]
         best = sorted(shown["learner"].unique(), key=lambda name: errors[name, shots])
         with lines(axes, learners, f"{shots}-shot", "probability (%)", "accuracy (%)") as draw:
             for name in best:
                 one = where(shown, learner=name)
+                one = where(one.assign(seen=one["count"] >= LEAST * one["count"].sum()), seen=True)
                 sizes = 4 + 90 * one["count"] / one["count"].sum()
                 label = f"{name}  {100 * errors[name, shots]:.1f}"
                 draw(name, label, 100 * one["confidence"], 100 * one["accuracy"], sizes)

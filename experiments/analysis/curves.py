@@ -71,8 +71,8 @@ def cost_figure(result: dict[str, Any], title: str, family: str = "") -> Figure:
     learners = list(dict.fromkeys(row["learner"] for row in rows))
     order = _best_first(rows, metric)
     note = (
-        "Bars are 95% intervals; a cost of nothing stands at the left edge. What is kept of texts is "
-        "not computed again.\nLearners far below the others are out of sight."
+        "Bars are 95% intervals; a cost of nothing stands at the left edge. What is kept of "
+        "texts is not\ncomputed again. Learners far below the others are out of sight."
     )
     figure = canvas(3.3 * len(costs) + 2, 0.5 + 3.4 * len(all_shots), title, note)
     grid = figure.subplots(len(all_shots), len(costs), squeeze=False, sharey="row")

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import experiments.evaluate
 import experiments.run
 from experiments.catalog import EXPERIMENTS, TEST_FAMILIES
 from experiments.config import Experiment
@@ -160,13 +162,42 @@ def test_what_is_scored_is_not_scored_again(transfer, transferred, tmp_path, mon
     assert scores(folder) == scores(transferred)
 
 
-def test_a_finished_run_is_evaluated_on_other_families(tiny_run, families, transferred, tmp_path):
+def test_a_grid_goes_on_where_it_was(tiny_run, families, tmp_path, monkeypatch):
     options = ["--evaluation.families", *families[:2], "--evaluation.tasks", "2"]
-    folder = evaluate([str(tiny_run), "prototypes", "majority"], options, tmp_path / "table")
+    options += ["--episodes.shots", "1", "3"]
+    targets = [str(tiny_run), "prototypes", "majority"]
+
+    def dying(part, *words):
+        if len(list((tmp_path / "table" / "parts").glob("*.scores.parquet"))) == 5:
+            raise KeyboardInterrupt
+        judge(part, *words)
+
+    judge = experiments.evaluate.judge
+    monkeypatch.setattr(experiments.evaluate, "judge", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(targets, options, tmp_path / "table")
+    monkeypatch.undo()
+    done = {path: os.stat(path).st_mtime_ns for path in (tmp_path / "table" / "parts").iterdir()}
+    with pytest.raises(UserError, match="another configuration"):
+        evaluate(targets, [*options, "--evaluation.seed", "7"], tmp_path / "table", resume=True)
+    folder = evaluate(targets, options, tmp_path / "table", resume=True)
+    assert {path: os.stat(path).st_mtime_ns for path in done} == done
+    with pytest.raises(UserError, match="--resume needs the run folder"):
+        evaluate(targets, options, resume=True)
     rows = scores(folder)
     assert {row["family"] for row in rows} == {"colours", "animals"}
     assert {row["learner"] for row in rows} == {"maml", "protonet", "prototypes", "majority"}
     assert load_experiment(folder).evaluation.families == tuple(families[:2])
+    table = pd.read_csv(folder / "table.csv")
+    cells = set(zip(table["family"], table["learner"], table["shots"], strict=True))
+    assert len(table) == len(cells) == 2 * 4 * 2
+    assert table["ece"].between(0, 1).all() and (table["adapt_bytes"] >= 0).all()
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    kinds = ("curves", "scores", "costs", "shots", "ranks", "reliability", "confusion")
+    assert figures == {
+        *(f"{kind}-{family}" for kind in kinds for family in ("colours", "animals")),
+        *("critical-difference", "differences"),
+    }
 
 
 def test_mistakes_are_named(transfer, families, tmp_path):
