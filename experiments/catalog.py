@@ -90,6 +90,10 @@ TEST_FAMILIES = {
     "clinc150": CLINC150,
 }
 """Families by name for `evaluation.families`."""
+FAMILIES |= {
+    name: f"to judge on (--evaluation.families): {family.path}"
+    for name, family in TEST_FAMILIES.items()
+}
 
 ROWS = {"head.kind": ("slots",), "inner.rate": (0.1, 0.3), "inner.steps": (1, 3)}
 """A grid for learners that learn the rows of their head."""

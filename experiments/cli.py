@@ -180,10 +180,6 @@ def _list(_: argparse.Namespace) -> None:
     experiments = {name: entry.description for name, entry in catalog.EXPERIMENTS.items()}
     sections = {
         "families": catalog.FAMILIES,
-        "families to judge on (--evaluation.families)": {
-            name: f"{'all classes' if family.test_only else f'fold {family.fold}'} of {family.path}"
-            for name, family in catalog.TEST_FAMILIES.items()
-        },
         "backbones": catalog.BACKBONES,
         "adapters": catalog.ADAPTERS,
         "learners": catalog.LEARNERS,
