@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.analysis.drawing import save
-from experiments.analysis.ranks import critical_difference, differences, family_table, rank_notes
+from experiments.analysis.ranks import critical_difference, differences
 from experiments.benchmarks.tables import markdown as measurements
 from experiments.errors import UserError
 from experiments.figures import PALETTE, adaptation_curves, scores
 from experiments.files import read_json, write_bytes, write_json
 from experiments.reproduce import markdown as reproductions
-from experiments.tables import markdown, markdown_table, rises, scope
+from experiments.tables import family_table, markdown, markdown_table, rank_notes, rises, scope
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "experiments" / "results"

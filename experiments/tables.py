@@ -141,29 +141,80 @@ def rises(result: Result) -> list[str]:
     ]
 
 
+def family_table(result: Result) -> list[list[str]]:
+    """The scores on every family side by side: a head, then a row a number of shots and learner.
+
+    Args:
+        result: Content of a `result.json` with `families`.
+
+    Returns:
+        Rows of text: shots, learner, tasks of each family, a column a family; where there are
+        several, the mean, the paired difference to the reference and the mean rank, all three over
+        the tasks that every learner has met.
+    """
+    scores = {(r["shots"], r["learner"], r["family"]): r.get("accuracy") for r in result["rows"]}
+    families = list(result["families"])
+    over = {(e["shots"], r["learner"]): r for e in result["across"] for r in e["learners"]}
+    reference = result["across"][0]["reference"] if over else ""
+    summary = ["mean", f"vs {reference}", "rank"] if over else []
+    tasks = {(r["shots"], r["learner"]): r["tasks"] for r in result["rows"]}
+    rows = [["shots", "learner", "tasks", *families, *summary]]
+    for shots, learner in dict.fromkeys((r["shots"], r["learner"]) for r in result["rows"]):
+        row = [str(shots), learner, str(tasks[shots, learner])]
+        row += [percent(scores.get((shots, learner, family))) for family in families]
+        if over:
+            entry = over[shots, learner]
+            difference = entry.get("difference")
+            row += [
+                percent(entry.get("accuracy")),
+                bounds(difference) if difference else "",
+                f"{entry['rank']:.2f}",
+            ]
+        rows.append(row)
+    return rows
+
+
+def rank_notes(result: Result) -> list[str]:
+    """What the ranks stand on, in words, for each number of shots."""
+    return [
+        f"{entry['shots']}-shot: mean, difference and rank over {len(entry['families'])} data "
+        f"sets, of their first {entry['tasks']} tasks each, Friedman p {_probability(entry['p'])}, "
+        f"critical difference of ranks {entry['critical_difference']:.2f}"
+        for entry in result["across"]
+    ]
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 def result_table(result: Result) -> Table:
-    """The result for the console."""
+    """The result for the console: scores side by side where there are several families."""
+    several = "families" in result
     table = Table(
         title=result.get("experiment"),
-        caption="\n".join([scope(result), *rises(result)]),
+        caption="\n".join([scope(result), *(rank_notes if several else rises)(result)]),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
         show_edge=False,
     )
-    for name in headers(result):
+    names, *rows = [headers(result), *cells(result)]
+    if several:  # the caption says how many tasks
+        names, *rows = [row[:2] + row[3:] for row in family_table(result)]
+    for name in names:
         # On a narrow terminal differences are broken between words; no number is ever cut.
         difference = name.startswith("vs ")
         table.add_column(
             name.replace(" s", "\ns") if not difference else name,
-            justify="left" if name in ("family", "learner") else "right",
+            justify="left" if name == "learner" else "right",
             no_wrap=not difference,
-            min_width=13 if difference else None,
+            min_width=(11 if several else 13) if difference else None,
         )
-    exact = headers(result).index("accuracy") + 1
-    for row in cells(result):
-        # Macro-F1 and loss without their intervals, to fit: Markdown and the report have them.
+    exact = 0 if several else names.index("accuracy") + 1
+    for row in rows:
+        # Without most intervals, to fit: Markdown and the report have them.
         table.add_row(*row[:exact], *(cell.split(" ±")[0] for cell in row[exact:]))
     return table
 

@@ -1,6 +1,6 @@
-"""Learners over several families: the table of a README, and critical-difference figures.
+"""Learners over several families, or over tasks: critical differences, and paired ones.
 
-Everything is made from the entries `across` of a `result.json`, see `experiments.across`.
+What is drawn are the entries `across` of a `result.json`, see `experiments.across`.
 """
 
 from __future__ import annotations
@@ -11,55 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis.drawing import canvas
-from experiments.tables import bounds, percent
 
 Entry = dict[str, Any]
 SOFT = "#777777"
-
-
-def family_table(result: dict[str, Any]) -> list[list[str]]:
-    """The scores on every family side by side: a head, then a row a number of shots and learner.
-
-    Args:
-        result: Content of a `result.json` with `families`.
-
-    Returns:
-        Rows of text: shots, learner, a column a family; where there are several, the mean, the
-        paired difference to the reference with its interval, and the mean rank.
-    """
-    scores = {(r["shots"], r["learner"], r["family"]): r.get("accuracy") for r in result["rows"]}
-    families = list(result["families"])
-    over = {(e["shots"], r["learner"]): r for e in result["across"] for r in e["learners"]}
-    reference = result["across"][0]["reference"] if over else ""
-    summary = ["mean", f"vs {reference}", "rank"] if over else []
-    rows = [["shots", "learner", *families, *summary]]
-    for shots, learner in dict.fromkeys((r["shots"], r["learner"]) for r in result["rows"]):
-        row = [str(shots), learner]
-        row += [percent(scores.get((shots, learner, family))) for family in families]
-        if over:
-            entry = over[shots, learner]
-            difference = entry.get("difference")
-            row += [
-                percent(entry.get("accuracy")),
-                bounds(difference) if difference else "",
-                f"{entry['rank']:.2f}",
-            ]
-        rows.append(row)
-    return rows
-
-
-def rank_notes(result: dict[str, Any]) -> list[str]:
-    """What the ranks stand on, in words, for each number of shots."""
-    return [
-        f"{entry['shots']}-shot: ranks over {len(entry['families'])} data sets, of their first "
-        f"{entry['tasks']} tasks each, Friedman p {_probability(entry['p'])}, critical difference "
-        f"{entry['critical_difference']:.2f}"
-        for entry in result["across"]
-    ]
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def critical_difference(entries: list[Entry], title: str, unit: str = "data sets") -> Figure:

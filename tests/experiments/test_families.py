@@ -134,7 +134,7 @@ def test_its_table_and_figures_are_kept(transferred, tmp_path):
         "transfer-differences.png",
     }
     text = fill("<!-- results: transfer -->\n<!-- end -->\n", kept)
-    head = "| shots | learner | colours | animals | moods | mean | vs prototypes | rank |"
+    head = "| shots | learner | tasks | colours | animals | moods | mean | vs prototypes | rank |"
     assert head in text and "Friedman p" in text
     assert len([line for line in text.splitlines() if line.startswith("| 2 | ")]) == 3
     assert (transferred / "figures" / "critical-difference.png").stat().st_size > 0
