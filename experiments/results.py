@@ -68,7 +68,7 @@ def table(result: dict[str, Any]) -> str:
     revision = (result["environment"].get("git") or {}).get("revision") or "unknown"
     device = f"{result['environment']['device']}, {result['environment']['threads']} threads"
     notes = [f"{scope(result)}; revision {revision[:9]}, {device}"]
-    if "families" in result:
+    if result.get("across"):
         notes += rank_notes(result)
         return f"{markdown(family_table(result))}\n{'; '.join(notes)}.\n"
     if not _crowded(result):

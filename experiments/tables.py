@@ -190,9 +190,9 @@ def _probability(p: float) -> str:
 
 def result_table(result: Result) -> Table:
     """The result for the console: scores side by side where there are several families."""
-    several = "families" in result
+    several, families = bool(result.get("across")), list(result.get("families", ()))
     table = Table(
-        title=result.get("experiment"),
+        title=" on ".join([result.get("experiment", ""), *([] if several else families)]),
         caption="\n".join([scope(result), *(rank_notes if several else rises)(result)]),
         title_justify="left",
         caption_justify="left",
@@ -203,6 +203,8 @@ def result_table(result: Result) -> Table:
     names, *rows = [headers(result), *cells(result)]
     if several:  # the caption says how many tasks
         names, *rows = [row[:2] + row[3:] for row in family_table(result)]
+    elif "families" in result:  # it is a single one
+        names, *rows = [row[1:] for row in (names, *rows)]
     for name in names:
         # On a narrow terminal differences are broken between words; no number is ever cut.
         difference = name.startswith("vs ")
