@@ -51,9 +51,15 @@ quickstart: install ## meta-train, evaluate and draw on the embedded tasks
 learners: install ## every learner on BANKING77 and CLINC150, a core each (hours; resumes)
 	@$(MAKE) --no-print-directory -j2 learners-banking77 learners-clinc150
 
+transfer: install ## meta-train on CLINC150, judge on six other data sets (over an hour; resumes)
+	@$(call run,clinc150-transfer)
+
 learners-%:
-	@OMP_NUM_THREADS=1 $(BIN)/metalearn train $@ --run-dir runs/$@ --threads 1 \
-	  $$(test -d runs/$@ && echo --resume)
+	@$(call run,$@)
+
+# One thread; the same command goes on after an interruption.
+run = OMP_NUM_THREADS=1 $(BIN)/metalearn train $(1) --run-dir runs/$(1) --threads 1 \
+  $$(test -d runs/$(1) && echo --resume)
 
 lint: install ## style and types
 	@echo "== ruff"

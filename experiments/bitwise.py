@@ -17,8 +17,8 @@ from experiments.wandb_offline import read_history, run_directories
 
 TIMES = ("seconds", "train_seconds", "adapt_seconds_per_task")
 """Measured, and so never the same."""
-TIMED = ("scores.png",)
-"""Figures that show them."""
+TIMED = ("scores.png", "costs.png", "table.parquet")
+"""Files that show them."""
 
 
 def differences(reference: Path, folder: Path) -> list[str]:
@@ -44,9 +44,9 @@ def differences(reference: Path, folder: Path) -> list[str]:
     if _records(folder) != _records(reference):
         found.append("metrics.jsonl")
     first, second = (read_json(path / "result.json") for path in (reference, folder))
-    for part in ("rows", "comparisons", "curves", "choices"):
+    for part in ("rows", "comparisons", "curves", "choices", "across"):
         # As text: a NaN equals a NaN.
-        if json.dumps(_timeless(first[part])) != json.dumps(_timeless(second[part])):
+        if json.dumps(_timeless(first.get(part))) != json.dumps(_timeless(second.get(part))):
             found.append(f"result.json: {part}")
     for place in sorted((reference / "checkpoints").iterdir()):
         if not _same_checkpoint(place, folder / "checkpoints" / place.name):

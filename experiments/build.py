@@ -89,6 +89,10 @@ def build_family(settings: FamilySettings) -> TaskFamily:
         splits = draw_record_splits(examples, settings.split_seed)
         return RecordFamily(name, settings.kind, examples, splits)
     classes = {example.label for example in examples if example.label}
+    if settings.test_only:
+        if settings.folds:
+            raise UserError(f"family {name}: all classes are of test_only, none of folds; drop one")
+        return RecordFamily(name, "class", examples, {"test": tuple(sorted(classes))})
     if settings.folds:
         if not settings.fold:
             raise UserError(f"family.folds is {settings.folds}, but no family.fold; choose one")
@@ -257,9 +261,14 @@ class Workshop:
         """
         if split == "test" and not self.frozen:
             raise RuntimeError("test tasks are read only after every choice is frozen")
-        wanted = self.experiment.episodes
-        shape = EpisodeShape(wanted.ways, shots, wanted.queries)
-        return TaskStream(self.family, split, shape, seed=seed)
+        return TaskStream(self.family, split, self.shape(split, shots), seed=seed)
+
+    def shape(self, split: SplitName, shots: int) -> EpisodeShape:
+        """The shape of the tasks that are judged on."""
+        wanted, ways = self.experiment.episodes, self.experiment.episodes.ways
+        if split == "test" and self.experiment.evaluation.families and self.family.kind == "class":
+            ways = min(ways, len(self.family.classes("test")))
+        return EpisodeShape(ways, shots, wanted.queries)
 
     def episode(self, stream: TaskStream | AugmentedStream, indices: Sequence[int]) -> Episode:
         """Some tasks of a stream as tensors."""

@@ -12,6 +12,7 @@ from experiments.build import Workshop
 from experiments.cells import first_cells, trials, variant
 from experiments.config import Experiment
 from experiments.errors import UserError, nearest
+from experiments.families import judged_on
 from experiments.folder import flatten
 from experiments.learners import LEARNERS
 from experiments.sampling import build_curriculum
@@ -47,10 +48,13 @@ def check(experiment: Experiment, kept: dict[str, Any]) -> None:
                     "sampling.mix: multitask has no rows for classes that are made of two; leave "
                     'it out, or give it the grid {"multitask": {"sampling.mix": [0]}}'
                 )
-            splits: list[SplitName] = ["test"]
+            own: list[SplitName] = [] if experiment.evaluation.families else ["test"]
             if learner.trains or len(tried) > 1:
-                splits.append("valid")
-            check_tasks(workshop, splits, first.shots if learner.trains else None)
+                own.append("valid")
+            check_tasks(workshop, own, first.shots if learner.trains else None)
+            if experiment.evaluation.families:
+                for settings in judged_on(workshop.experiment):
+                    check_tasks(Workshop(settings, kept), ["test"], None)
 
 
 def _check_names(experiment: Experiment) -> None:
@@ -141,7 +145,7 @@ def check_tasks(workshop: Workshop, splits: Sequence[SplitName], trained: int | 
         )
     for shots in wanted.shots:
         for split in splits:
-            family.draw(split, EpisodeShape(wanted.ways, shots, wanted.queries), _any())
+            family.draw(split, workshop.shape(split, shots), _any())
     if trained is not None:
         stream = workshop.training_stream(trained, 0)
         # The largest numbers that can be drawn.

@@ -226,14 +226,17 @@ def _train(words: list[str]) -> None:
         print(path)
 
 
-EVALUATE_USAGE = """usage: metalearn evaluate TARGET ... [--run-dir DIR] [--SETTING VALUE ...]
+EVALUATE_USAGE = """usage: metalearn evaluate TARGET ... [--run-dir DIR] [--resume]
+                          [--SETTING VALUE ...]
 
   TARGET        run folder (its trained learners), experiment of the catalog, or a learner that
                 needs no training; the tasks are those of the first run folder or experiment
   --run-dir DIR folder for the table (default: runs/evaluate-<time>)
+  --resume      go on with --run-dir, or with the newest runs/evaluate-<time>
 
-Settings that concern the tasks (--evaluation.tasks 600, --episodes.shots 1 5, ...) may be
-replaced; `metalearn train NAME --help` shows them all."""
+Settings that concern the tasks (--evaluation.tasks 600, --episodes.shots 1 5,
+--evaluation.families trec sst2, ...) may be replaced; `metalearn train NAME --help` shows them all.
+table.csv and table.parquet hold a row a family, learner and number of shots."""
 
 
 def _evaluate(words: list[str]) -> None:
@@ -245,11 +248,13 @@ def _evaluate(words: list[str]) -> None:
         raise UserError("evaluate needs a run folder or an experiment; see metalearn list")
     options = Parser(prog="metalearn evaluate", add_help=False, allow_abbrev=False)
     options.add_argument("--run-dir", type=Path)
+    options.add_argument("--resume", action="store_true")
     given, settings = options.parse_known_args(words[first:])
 
     from experiments.evaluate import evaluate
 
-    print(evaluate(words[:first], settings, given.run_dir))
+    folder = given.run_dir or (newest("evaluate") if given.resume else None)
+    print(evaluate(words[:first], settings, folder, given.resume))
 
 
 ESTIMATE_USAGE = """usage: metalearn estimate NAME [--learner LEARNER] [--card SIZE] [--tokens L]

@@ -48,6 +48,8 @@ class FamilySettings(Settings):
     """Which fold of the file; an experiment over several folds sets it."""
     split_seed: int = 0
     """Seed of the class split where no folds file is given."""
+    test_only: bool = False
+    """Every class is a test class: a family to be judged on, never trained on."""
     phase: tuple[float, float] = (0.0, math.pi)
     """Range of b in the sinusoids y = A sin(w x - b), in radians."""
     frequency: tuple[float, float] = (1.0, 1.0)
@@ -289,6 +291,12 @@ class EvaluationSettings(Settings):
 
     tasks: int = Field(default=100, ge=1)
     """Test tasks, the same for every learner."""
+    gradient_tasks: int | None = Field(default=None, ge=1)
+    """Test tasks of learners that pass through the encoder at every step, the first of them; they
+    are compared with others on these; none: all."""
+    families: tuple[str, ...] = ()
+    """Families whose test classes are judged on, with at most as many ways as they have classes:
+    names of `metalearn list`, or JSON files of family settings; empty: the one trained on."""
     seed: int = 1000
     """Seed of the evaluation tasks."""
     tasks_per_batch: int = Field(default=10, ge=1)

@@ -28,7 +28,7 @@ STATUSES = """exit status:
   75   stopped by SIGTERM or SIGINT, and saved: --resume goes on (a second signal ends at once)
   130  interrupted by SIGINT where there is nothing to save; 143: by SIGTERM"""
 
-RESUMABLE = ("train", "sweep")
+RESUMABLE = ("train", "evaluate", "sweep")
 """Commands with the option --resume."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

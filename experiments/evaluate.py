@@ -16,13 +16,16 @@ from typing import Any
 import torch
 
 from experiments import catalog, outcome, stopping
+from experiments.analysis.figures import analyse
 from experiments.build import Workshop, seeded
 from experiments.cells import Cell, folds, trials, validation_episodes, variant
 from experiments.checks import check_tasks
 from experiments.config import Experiment
 from experiments.errors import UserError, nearest
-from experiments.folder import CONFIG, RunFolder, differing_settings, flatten, refuse_used
-from experiments.run import conclude, judge, show
+from experiments.families import judged_on, placed_on
+from experiments.folder import CONFIG, RunFolder, differing_settings, flatten, opened, refuse_used
+from experiments.judging import judge
+from experiments.run import conclude, show
 from experiments.settings import parse
 from experiments.sinks import open_sinks
 from experiments.trained import TrainedRun
@@ -95,7 +98,12 @@ class _Entrant:
 
 
 @stopping.deferred()
-def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | None = None) -> Path:
+def evaluate(
+    targets: Sequence[str],
+    overrides: Sequence[str],
+    run_dir: Path | None = None,
+    resume: bool = False,
+) -> Path:
     """Judge learners on the same test tasks, in a run folder of its own.
 
     Args:
@@ -103,6 +111,7 @@ def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | N
             need no training.
         overrides: Options that replace settings of the tasks.
         run_dir: The run folder to write; None: `runs/evaluate-<time>`.
+        resume: Go on with the folder as it was left; what is judged is not judged again.
 
     Returns:
         The run folder.
@@ -111,7 +120,7 @@ def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | N
         UserError: If a target is unknown or not trained, a setting cannot be replaced, or a test
             class is one that a learner was trained on.
     """
-    if run_dir is not None:
+    if run_dir is not None and not resume:
         refuse_used(run_dir)
     kept: dict[str, Any] = {}
     found = [_target(word, kept) for word in dict.fromkeys(targets)]
@@ -124,8 +133,10 @@ def evaluate(targets: Sequence[str], overrides: Sequence[str], run_dir: Path | N
     if table.threads:
         torch.set_num_threads(table.threads)
     _check(entrants, table, changed, kept)
-    with RunFolder.create(table, run_dir) as folder:
-        _judge_all(folder, entrants, changed, kept)
+    with opened(table, run_dir, resume) as folder:
+        if not (folder.path / outcome.RESULT).exists():
+            _judge_all(folder, entrants, changed, kept, resume)
+        analyse(folder.path)
         show(folder)
         return folder.path
 
@@ -246,7 +257,8 @@ def _chosen(
         for shots in table.episodes.shots:
             cell = entrant.source.cell(entrant.learner, fold, shots)
             settings = _on_tasks(variant(entrant.source.experiment, cell), table, fold)
-            yield fold, shots, cell, Workshop(settings.override(changed), kept)
+            for one in judged_on(settings.override(changed)):
+                yield fold, shots, cell, Workshop(one, kept)
 
 
 def _check(
@@ -261,8 +273,9 @@ def _check(
         for fold, _, cell, workshop in _chosen(entrant, table, changed, kept):
             check_tasks(workshop, ["test"], None)
             source = entrant.source
-            if isinstance(source, TrainedRun) and (source.path, cell.fold, fold) not in done:
-                done.add((source.path, cell.fold, fold))
+            place = (cell.fold, fold, workshop.family.name)
+            if isinstance(source, TrainedRun) and (source.path, place) not in done:
+                done.add((source.path, place))
                 _refuse_leak(source, source.workshop(cell).family, workshop.family)
 
 
@@ -296,10 +309,11 @@ def _judge_all(
     entrants: Sequence[_Entrant],
     changed: dict[str, Any],
     kept: dict[str, Any],
+    resume: bool,
 ) -> None:
     table = folder.experiment
     choices = []
-    tracker = open_sinks(table, folder.path)
+    tracker = open_sinks(table, folder.path, resume)
     failed = True
     try:
         for number, entrant in enumerate(entrants):
@@ -309,11 +323,14 @@ def _judge_all(
                 seeds = source.experiment.seeds if learner.random else source.experiment.seeds[:1]
                 choices.append(_choice(entrant, fold, shots, cell))
                 for seed in seeds:
-                    state, seconds = source.state(learner, cell._replace(seed=seed))
                     # Numbered, because two rows may differ in what a file name cannot hold.
                     slug = Cell(f"{number}-{entrant.row}", fold, 0, seed, cell.trial).slug
+                    slug = placed_on(slug, workshop.experiment)
                     place = {"learner": entrant.row, "fold": fold, "shots": shots, "seed": seed}
                     part = outcome.part(folder.path, slug, shots)
+                    if part.exists():
+                        continue
+                    state, seconds = source.state(learner, cell._replace(seed=seed))
                     judge(part, workshop, learner, state, place, seconds)
         conclude(folder, tracker, choices)
         failed = False

@@ -239,6 +239,19 @@ class RunFolder:
         self.close()
 
 
+def opened(experiment: Experiment, run_dir: Path | None, resume: bool) -> RunFolder:
+    """A new run folder, or the one to go on with.
+
+    Raises:
+        UserError: If it cannot be used, or there is none to resume.
+    """
+    if not resume:
+        return RunFolder.create(experiment, run_dir)
+    if run_dir is None:
+        raise UserError("--resume needs the run folder; name it with --run-dir")
+    return RunFolder.open(run_dir, experiment)
+
+
 def fresh_name(root: Path, name: str) -> Path:
     """`<root>/<name>-<timestamp>`, with a number behind it where that is taken."""
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"

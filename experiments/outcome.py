@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from experiments.across import across
 from experiments.config import Experiment
 from experiments.errors import UserError
+from experiments.families import judged_on
 from experiments.folder import environment
+from experiments.groups import Finals, Groups, Training, by_fold, finite, pairs
 from meta_models.params import Params
 from metalearn.comparison import difference
 from metalearn.evaluation import Judged
@@ -27,8 +31,8 @@ from metalearn.statistics import bootstrap, paired
 RESULT = "result.json"
 PARTS = "parts"
 METRICS = ("accuracy", "macro_f1", "loss")
-Groups = dict[tuple[str, int], np.ndarray]
-"""Scores of the episodes `[E]` of every (fold, seed)."""
+Costs = dict[tuple[str, str, int], list[dict[str, float]]]
+"""By family, learner and shots."""
 
 
 def best_state(tensors: dict[str, Tensor]) -> Params:
@@ -81,9 +85,9 @@ def _read(path: Path, scores: Path) -> pa.Table:
 def merge(folder: Path, experiment: Experiment, choices: list[dict[str, Any]]) -> dict[str, Any]:
     """Merge the parts of a run.
 
-    Writes `predictions.parquet` (learner, fold, shots, seed, episode, split, step, example, label,
-    prediction, probability), `scores.parquet` (one row a task, split and step) and
-    `curves.parquet` (means and intervals over tasks, by learner, shots, split and step).
+    Writes `predictions.parquet` (family, learner, fold, shots, seed, episode, split, step, example,
+    label, prediction, probability), `scores.parquet` (one row a task, split and step) and
+    `curves.parquet` (means and intervals over tasks, by family, learner, shots, split and step).
 
     Returns:
         The content of `result.json`.
@@ -99,38 +103,61 @@ def merge(folder: Path, experiment: Experiment, choices: list[dict[str, Any]]) -
         _write(folder / "predictions.parquet", pa.concat_tables(predictions))
     scores = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
     _write(folder / "scores.parquet", scores)
-    costs: dict[tuple[str, int], list[dict[str, float]]] = {}
+    costs: Costs = {}
     for table in tables:
-        key = (table["learner"][0].as_py(), table["shots"][0].as_py())
-        costs.setdefault(key, []).append(json.loads(table.schema.metadata[b"cost"]))
+        names = (table[name][0].as_py() for name in ("family", "learner", "shots"))
+        costs.setdefault(tuple(names), []).append(json.loads(table.schema.metadata[b"cost"]))
     result = summarize(scores, costs, experiment)
     _write(folder / "curves.parquet", pa.Table.from_pylist(result["curves"]))
     return result | {"choices": choices, "environment": environment()}
 
 
-def summarize(
-    scores: pa.Table,
-    costs: dict[tuple[str, int], list[dict[str, float]]],
-    experiment: Experiment,
-) -> dict[str, Any]:
+def summarize(scores: pa.Table, costs: Costs, experiment: Experiment) -> dict[str, Any]:
     """Curves, rows and comparisons with intervals, from scores of tasks."""
+    families = {settings.family.name: settings.family for settings in judged_on(experiment)}
+    result: dict[str, Any] = {
+        "experiment": experiment.name,
+        "description": experiment.description,
+        "settings": experiment.model_dump(mode="json"),
+        "rows": [],
+        "comparisons": [],
+        "curves": [],
+    }
+    other, metric = bool(experiment.evaluation.families), "accuracy"
+    found: dict[str, Finals] = {}
+    for family in families if other else scores["family"].unique().to_pylist():
+        here = scores.filter(pc.field("family") == family)
+        grouped = _grouped(here, other)
+        metric = _judged_by(grouped)
+        part, found[family] = _summarize(family, grouped, metric, costs, experiment)
+        for name, entries in part.items():
+            result[name] += [{"family": family} | entry for entry in entries]
+    if other:
+        result["families"] = {n: f.model_dump(mode="json") for n, f in families.items()}
+        result["across"] = across(found, experiment, metric)
+    return result
+
+
+def _summarize(
+    family: str, grouped: dict, judged_by: str, costs: Costs, experiment: Experiment
+) -> tuple[dict[str, list[dict[str, Any]]], Finals]:
+    """Curves, rows and comparisons on one family, and the final scores."""
     resamples = experiment.evaluation.resamples
-    grouped = _grouped(scores)
-    judged_by = _judged_by(grouped)
     curves, rows, comparisons = [], [], []
+    finals: Finals = {}
     for shots in experiment.episodes.shots:
-        finals: dict[str, Groups] = {}
+        final = finals[shots] = {}
         for learner in experiment.learners:
-            if (learner, shots) not in costs:
+            if (family, learner, shots) not in costs:
                 continue
             steps = sorted({key[3] for key in grouped if key[:2] == (learner, shots)})
             for step in steps:
                 for split in ("support", "query"):
                     for metric in METRICS:
                         by_place = grouped[learner, shots, split, step, metric]
-                        if not _finite(by_place):
+                        if not finite(by_place):
                             continue
-                        interval = bootstrap(_by_fold(by_place), resamples=resamples)
+                        interval = bootstrap(by_fold(by_place), resamples=resamples)
                         curves.append(
                             {
                                 "learner": learner,
@@ -142,24 +169,24 @@ def summarize(
                                 "tasks": sum(len(group) for group in by_place.values()),
                             }
                         )
-            finals[learner] = _last(grouped, learner, shots, judged_by)
-            cost = costs[learner, shots]
+            final[learner] = _last(grouped, learner, shots, judged_by)
+            cost = costs[family, learner, shots]
             rows.append(_row(learner, shots, grouped, judged_by, cost, steps, resamples))
-        comparisons += _comparisons(finals, shots, judged_by, experiment)
-    return {
-        "experiment": experiment.name,
-        "description": experiment.description,
-        "settings": experiment.model_dump(mode="json"),
-        "rows": rows,
-        "comparisons": comparisons,
-        "curves": curves,
-    }
+        comparisons += _comparisons(final, shots, judged_by, experiment)
+    return {"rows": rows, "comparisons": comparisons, "curves": curves}, finals
 
 
-def _grouped(scores: pa.Table) -> dict[tuple[str, int, str, int, str], Groups]:
-    """Scores by (learner, shots, split, step, metric), then by (fold, seed)."""
+def _grouped(
+    scores: pa.Table, together: bool = False
+) -> dict[tuple[str, int, str, int, str], Groups]:
+    """Scores by (learner, shots, split, step, metric), then by fold and training.
+
+    Args:
+        scores: Scores of tasks.
+        together: Whether the trainings of all folds were judged on the same episodes.
+    """
     frame = scores.sort_by([("episode", "ascending")]).to_pydict()
-    rows: dict[tuple, dict[tuple[str, int], list[float]]] = {}
+    rows: dict[tuple, dict[tuple[str, Training], list[float]]] = {}
     columns = zip(
         *(frame[n] for n in ("learner", "shots", "split", "step", "fold", "seed", *METRICS)),
         strict=True,
@@ -167,7 +194,8 @@ def _grouped(scores: pa.Table) -> dict[tuple[str, int, str, int, str], Groups]:
     for learner, shots, split, step, fold, seed, *values in columns:
         for metric, value in zip(METRICS, values, strict=True):
             groups = rows.setdefault((learner, shots, split, step, metric), {})
-            groups.setdefault((fold, seed), []).append(value)
+            place = ("" if together else fold, (fold, seed))
+            groups.setdefault(place, []).append(value)
     return {
         key: {place: np.array(values) for place, values in groups.items()}
         for key, groups in rows.items()
@@ -211,27 +239,28 @@ def _row(
         "learner": learner,
         "shots": shots,
         "tasks": len(next(iter(final.values()))),
-        "folds": len({fold for fold, _ in final}),
-        "seeds": len({seed for _, seed in final}),
+        "folds": len({fold for _, (fold, _) in final}),
+        "seeds": len({seed for _, (_, seed) in final}),
         "step": steps[-1],
     }
     for name in METRICS:
         by_place = _last(grouped, learner, shots, name)
-        if _finite(by_place):
-            row[name] = bootstrap(_by_fold(by_place), resamples=resamples).as_dict()
+        if finite(by_place):
+            row[name] = bootstrap(by_fold(by_place), resamples=resamples).as_dict()
     if len(steps) > 1:
         start = {place: first[place] for place in final}
-        rise = paired(_by_fold(final), _by_fold(start), resamples=resamples)
+        rise = paired(by_fold(final), by_fold(start), resamples=resamples)
         row["rise"] = rise.as_dict()
     for name in cost[0]:
-        row[name] = float(np.mean([entry[name] for entry in cost]))
+        if all(name in entry for entry in cost):
+            row[name] = float(np.mean([entry[name] for entry in cost]))
     return row
 
 
 def _comparisons(
     finals: dict[str, Groups], shots: int, judged_by: str, experiment: Experiment
 ) -> list[dict[str, Any]]:
-    """Every learner against the reference on the same episodes of the same fold and seed."""
+    """Every learner against the reference on the same episodes of the same training."""
     reference = experiment.evaluation.reference or experiment.learners[0]
     if reference not in finals:
         return []
@@ -239,10 +268,10 @@ def _comparisons(
     for learner, groups in finals.items():
         if learner == reference:
             continue
-        pairs = _pairs(groups, finals[reference])
+        ours, theirs = pairs(groups, finals[reference])
         one = difference(
-            _by_fold({place: ours for place, (ours, _) in pairs.items()}),
-            _by_fold({place: theirs for place, (_, theirs) in pairs.items()}),
+            by_fold(ours),
+            by_fold(theirs),
             resamples=experiment.evaluation.resamples,
         )
         found.append(
@@ -256,27 +285,3 @@ def _comparisons(
             }
         )
     return found
-
-
-def _finite(groups: Groups) -> bool:
-    """Whether a metric is defined for these labels."""
-    return bool(np.isfinite(next(iter(groups.values()))).all())
-
-
-def _by_fold(groups: Groups) -> list[np.ndarray]:
-    """`[seeds, episodes]` of each fold: the seeds of a fold are judged on the same episodes."""
-    folds = dict.fromkeys(fold for fold, _ in groups)
-    return [np.stack([groups[p] for p in sorted(groups) if p[0] == fold]) for fold in folds]
-
-
-def _pairs(ours: Groups, theirs: Groups) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
-    """Groups of the same fold and seed; a side with one seed serves all seeds of the other."""
-    pairs = {}
-    for fold, seed in sorted(ours.keys() | theirs.keys()):
-        sides = []
-        for side in (ours, theirs):
-            seeds = sorted(s for f, s in side if f == fold)
-            sides.append(side.get((fold, seed), side[fold, seeds[0]] if len(seeds) == 1 else None))
-        if sides[0] is not None and sides[1] is not None:
-            pairs[fold, seed] = (sides[0], sides[1])
-    return pairs

@@ -17,12 +17,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.analysis.drawing import save
+from experiments.analysis.ranks import critical_difference, differences
 from experiments.benchmarks.tables import markdown as measurements
 from experiments.errors import UserError
 from experiments.figures import PALETTE, adaptation_curves, scores
 from experiments.files import read_json, write_bytes, write_json
-from experiments.reproduce import markdown
-from experiments.tables import markdown_table, rises, scope
+from experiments.reproduce import markdown as reproductions
+from experiments.tables import family_table, markdown, markdown_table, rank_notes, rises, scope
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "experiments" / "results"
@@ -51,7 +53,10 @@ def store(run: Path, kept: Path = KEPT) -> Path:
     write_json(path, result)
     title = f"{result['experiment']}: {result['description']}"
     figure = path.with_suffix(".png")
-    if _crowded(result):
+    if result.get("across"):
+        save(critical_difference(result["across"], title), figure)
+        save(differences(result, title), path.with_name(f"{path.stem}-differences.png"))
+    elif _crowded(result):
         scores(result["rows"], figure, title=title)
     else:
         adaptation_curves(result["curves"], figure, title=title)
@@ -63,6 +68,9 @@ def table(result: dict[str, Any]) -> str:
     revision = (result["environment"].get("git") or {}).get("revision") or "unknown"
     device = f"{result['environment']['device']}, {result['environment']['threads']} threads"
     notes = [f"{scope(result)}; revision {revision[:9]}, {device}"]
+    if result.get("across"):
+        notes += rank_notes(result)
+        return f"{markdown(family_table(result))}\n{'; '.join(notes)}.\n"
     if not _crowded(result):
         notes += rises(result)
     return f"{markdown_table(result)}\n{'; '.join(notes)}.\n"
@@ -96,7 +104,7 @@ def fill(text: str, kept: Path = KEPT) -> str:
 
     def replace(match: re.Match[str]) -> str:
         if match["name"] == REPRODUCTIONS:
-            return f"{match[1]}{markdown(kept / PAPERS)}{match[3]}"
+            return f"{match[1]}{reproductions(kept / PAPERS)}{match[3]}"
         path = kept / f"{match['name']}.json"
         if not path.exists():
             raise UserError(f"README names the result {match['name']}, but {path} is missing")

@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments import checkpoint, outcome, stopping
-from experiments.build import Workshop, batches, seeded
+from experiments.build import Workshop, seeded
 from experiments.cells import (
     CHOICES,
     Cell,
@@ -35,9 +35,11 @@ from experiments.cells import (
 )
 from experiments.checks import check, check_processes
 from experiments.config import Experiment
-from experiments.errors import Diverged, Stopped, UserError
+from experiments.errors import Diverged, Stopped
+from experiments.families import judged_on, placed_on
 from experiments.files import read_json, write_json
-from experiments.folder import CHECKPOINTS, RunFolder, refuse_used
+from experiments.folder import CHECKPOINTS, RunFolder, opened, refuse_used
+from experiments.judging import SILENT, judge
 from experiments.metrics import read_metrics
 from experiments.passes import tasks_per_pass
 from experiments.prefetch import Prefetch
@@ -50,14 +52,12 @@ from experiments.sinks import Findings, Sinks, best_checkpoint
 from experiments.tables import result_table
 from experiments.trained import best_state
 from meta_models.params import Params
-from metalearn.distributed import ALONE, World, agree
-from metalearn.evaluation import evaluate, validation_score
+from metalearn.distributed import World, agree
+from metalearn.evaluation import validation_score
 from metalearn.learner import Learner
 from metalearn.training import MetaTraining, NonFiniteLoss
 
 REPORT = "report.html"
-SILENT = Console(quiet=True, force_terminal=False)
-"""For the progress of all processes but the first."""
 
 
 @stopping.deferred()
@@ -83,8 +83,6 @@ def run(
         LostRank: If another process of the same run has died.
         Stopped: If a signal asked for it; the same call with `resume` goes on.
     """
-    if resume and run_dir is None:
-        raise UserError("--resume needs the run folder; name it with --run-dir")
     with joined(experiment.threads, experiment.timeout) as world, ExitStack() as stack:
         return _run(experiment, run_dir, resume, watch, world, stack)
 
@@ -108,11 +106,7 @@ def _run(
 
     def take_up() -> tuple[Path, Experiment, bool]:
         nonlocal folder
-        if resume and run_dir is not None:
-            opened = RunFolder.open(run_dir, experiment)
-        else:
-            opened = RunFolder.create(experiment, run_dir)
-        folder = stack.enter_context(opened)
+        folder = stack.enter_context(opened(experiment, run_dir, resume))
         return folder.path, folder.experiment, (folder.path / outcome.RESULT).exists()
 
     path, settings, done = world.from_first(take_up)
@@ -161,7 +155,8 @@ class _Run:
                 if cell.seed != self.experiment.seeds[0]:
                     self._train(cell, must=True)
             for cell in self._all_cells():
-                self._test(cell)
+                for settings in judged_on(variant(self.experiment, cell)):
+                    self._test(cell, Workshop(settings, self.kept))
             if self.folder and self.records:
                 choices = [self.choices[cell.slug] for cell in first_cells(self.experiment)]
                 conclude(self.folder, self.records.tracker, choices)
@@ -294,17 +289,17 @@ class _Run:
             numbers["best_score"] = score
         checkpoint.save(place, tensors, numbers)
 
-    def _test(self, cell: Cell) -> None:
-        """Judge a cell on the test tasks, for every number of shots that it was trained for.
+    def _test(self, cell: Cell, workshop: Workshop) -> None:
+        """Judge a cell on the test tasks of a family, for every number of shots it was trained for.
 
         One learner serves all of them, so that its kept features do; what a batch computes depends
         in the last bits on what was kept before it, so an interrupted cell is judged anew.
         """
         wanted = self.experiment.episodes.shots if cell.shots == 0 else (cell.shots,)
-        parts = {shots: outcome.part(self.path, cell.slug, shots) for shots in wanted}
+        slug = placed_on(cell.slug, workshop.experiment)
+        parts = {shots: outcome.part(self.path, slug, shots) for shots in wanted}
         if self.world.from_first(lambda: all(part.exists() for part in parts.values())):
             return
-        workshop = self._workshop(cell)
         learner = workshop.learner(cell.learner)
         read = partial(best_state, self.checkpoints, learner, cell)
         # What is not trained is not read: all make it, where the layers are divided together.
@@ -315,71 +310,18 @@ class _Run:
             judge(part, workshop, learner, here, place, seconds, self.world)
 
 
-def judge(
-    part: Path,
-    workshop: Workshop,
-    learner: Learner,
-    state: Params,
-    place: dict[str, Any],
-    train_seconds: float,
-    world: World = ALONE,
-) -> None:
-    """Judge a learner on the test tasks of its workshop and write the part.
-
-    Args:
-        part: File of the scores.
-        workshop: Says which tasks; every choice is made.
-        learner: The learner.
-        state: Its meta-parameters.
-        place: Learner, fold, shots and seed, as the tables call them.
-        train_seconds: What its training cost.
-        world: The processes that share the tasks; the first one writes.
-
-    Raises:
-        Stopped: If a signal asked for it; there is no part then.
-    """
-    stopping.check(world)
-    workshop.frozen = True
-    settings, shots = workshop.experiment.evaluation, place["shots"]
-    episodes = batches(workshop, workshop.stream("test", shots, settings.seed), settings.tasks)
-    label = f"{part.name.split('-test')[0]} test {shots}-shot"
-    console = None if world.first else SILENT
-    with Progress(settings.tasks, label, lines=1, console=console) as progress:
-
-        def done(tasks: int) -> None:
-            progress.update(tasks, {})
-            if tasks < settings.tasks:  # else the part is all but written
-                stopping.check(world)
-
-        judged = evaluate(
-            learner,
-            state,
-            episodes,
-            progress=done,
-            world=workshop.judges(world),
-        )
-    if not world.first:
-        return
-    cost = {
-        "adapt_seconds_per_task": judged.seconds / judged.tasks,
-        "passes": learner.passes(),
-        "train_seconds": train_seconds,
-    }
-    outcome.write_part(part, judged, place, cost)
-
-
 def conclude(folder: RunFolder, tracker: Sinks, choices: list[dict[str, Any]]) -> None:
     """Tables, figures and the report of a run folder, from its parts."""
     # Here: matplotlib is not what a run should wait for at its start.
-    from experiments.figures import adaptation_curves, scores, training_curves
+    from experiments.analysis.figures import drawn
+    from experiments.analysis.tables import write_tables
+    from experiments.figures import training_curves
 
     path, experiment = folder.path, folder.experiment
     result = outcome.merge(path, experiment, choices)
     title = f"{experiment.name}: {experiment.description}"
-    figures = [
-        adaptation_curves(result["curves"], folder.figures / "curves.png", title=title),
-        scores(result["rows"], folder.figures / "scores.png", title=title),
-    ]
+    write_tables(path, result)
+    figures = drawn(result, folder.figures, title)
     records = read_metrics(folder.metrics)
     if records:
         figures.append(training_curves(records, folder.figures / "training.png"))

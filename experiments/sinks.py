@@ -21,7 +21,7 @@ class Findings:
     """What a run has found, as it is told once at the end.
 
     Attributes:
-        curves: Rows {learner, shots, split, step, metric, mean, low, high, tasks}.
+        curves: Rows {family, learner, shots, split, step, metric, mean, low, high, tasks}.
         rows: The table of results: a row a learner and number of shots, scores as intervals.
         figures: PNG files.
         report: The HTML page about the run; None: there is none.
@@ -43,11 +43,17 @@ class Findings:
             {'test/maml/1-shot/accuracy': 0.5}
         """
         return {
-            f"test/{row['learner']}/{row['shots']}-shot/{name}": value["mean"]
+            f"test/{self.place(row)}/{name}": value["mean"]
             for row in self.rows
             for name, value in row.items()
             if isinstance(value, dict) and name != "rise"
         }
+
+    def place(self, row: dict[str, Any]) -> str:
+        """Learner and shots of a row of either table, and the family where there are several."""
+        several = len({row.get("family") for row in self.curves or self.rows}) > 1
+        family = f"{row['family']}/" if several else ""
+        return f"{family}{row['learner']}/{row['shots']}-shot"
 
 
 @dataclass(frozen=True)

@@ -88,26 +88,28 @@ def headers(result: Result) -> list[str]:
     """The table's head, with the name of the learner that the others are compared with."""
     references = {entry["reference"] for entry in result.get("comparisons", [])}
     reference = references.pop() if len(references) == 1 else "reference"
-    return [f"vs {reference}" if name == "vs reference" else name for name in HEADERS]
+    names = [f"vs {reference}" if name == "vs reference" else name for name in HEADERS]
+    return ["family", *names] if "families" in result else names
 
 
 def cells(result: Result) -> list[list[str]]:
     """The table's body: one row a learner and number of shots, under `headers`."""
     differences = {
-        (entry["learner"], entry["shots"]): bounds(
+        (entry.get("family"), entry["learner"], entry["shots"]): bounds(
             entry["difference"], entry.get("metric", "accuracy")
         )
         for entry in result.get("comparisons", [])
     }
     return [
         [
+            *([row["family"]] if "families" in result else []),
             row["learner"],
             str(row["shots"]),
             str(row.get("step", "-")),
             percent(row.get("accuracy")),
             percent(row.get("macro_f1")),
             _spread(row.get("loss"), 1, 3),
-            differences.get((row["learner"], row["shots"]), ""),
+            differences.get((row.get("family"), row["learner"], row["shots"]), ""),
             seconds(row.get("adapt_seconds_per_task")),
             seconds(row.get("train_seconds")),
         ]
@@ -149,30 +151,83 @@ def rises(result: Result) -> list[str]:
     ]
 
 
+def family_table(result: Result) -> list[list[str]]:
+    """The scores on every family side by side: a head, then a row a number of shots and learner.
+
+    Args:
+        result: Content of a `result.json` with `families`.
+
+    Returns:
+        Rows of text: shots, learner, tasks of each family, a column a family; where there are
+        several, the mean, the paired difference to the reference and the mean rank, all three over
+        the tasks that every learner has met.
+    """
+    scores = {(r["shots"], r["learner"], r["family"]): r.get("accuracy") for r in result["rows"]}
+    families = list(result["families"])
+    over = {(e["shots"], r["learner"]): r for e in result["across"] for r in e["learners"]}
+    reference = result["across"][0]["reference"] if over else ""
+    summary = ["mean", f"vs {reference}", "rank"] if over else []
+    tasks = {(r["shots"], r["learner"]): r["tasks"] for r in result["rows"]}
+    rows = [["shots", "learner", "tasks", *families, *summary]]
+    for shots, learner in dict.fromkeys((r["shots"], r["learner"]) for r in result["rows"]):
+        row = [str(shots), learner, str(tasks[shots, learner])]
+        row += [percent(scores.get((shots, learner, family))) for family in families]
+        if over:
+            entry = over[shots, learner]
+            difference = entry.get("difference")
+            row += [
+                percent(entry.get("accuracy")),
+                bounds(difference) if difference else "",
+                f"{entry['rank']:.2f}",
+            ]
+        rows.append(row)
+    return rows
+
+
+def rank_notes(result: Result) -> list[str]:
+    """What the ranks stand on, in words, for each number of shots."""
+    return [
+        f"{entry['shots']}-shot: mean, difference and rank over {len(entry['families'])} data "
+        f"sets, of their first {entry['tasks']} tasks each, Friedman p {_probability(entry['p'])}, "
+        f"critical difference of ranks {entry['critical_difference']:.2f}"
+        for entry in result["across"]
+    ]
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 def result_table(result: Result) -> Table:
-    """The result for the console."""
+    """The result for the console: scores side by side where there are several families."""
+    several, families = bool(result.get("across")), list(result.get("families", ()))
     table = Table(
-        title=result.get("experiment"),
-        caption="\n".join([scope(result), *rises(result)]),
+        title=" on ".join([result.get("experiment", ""), *([] if several else families)]),
+        caption="\n".join([scope(result), *(rank_notes if several else rises)(result)]),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
         show_edge=False,
     )
-    for name in headers(result):
+    names, *rows = [headers(result), *cells(result)]
+    if several:  # the caption says how many tasks
+        names, *rows = [row[:2] + row[3:] for row in family_table(result)]
+    elif "families" in result:  # it is a single one
+        names, *rows = [row[1:] for row in (names, *rows)]
+    for name in names:
         # On a narrow terminal differences are broken between words; no number is ever cut.
         difference = name.startswith("vs ")
         table.add_column(
             name.replace(" s", "\ns") if not difference else name,
             justify="left" if name == "learner" else "right",
             no_wrap=not difference,
-            min_width=13 if difference else None,
+            min_width=(11 if several else 13) if difference else None,
         )
-    for learner, shots, steps, accuracy, *others in cells(result):
-        # Macro-F1 and loss without their intervals, to fit: Markdown and the report have them.
-        short = [cell.split(" ±")[0] for cell in others]
-        table.add_row(learner, shots, steps, accuracy, *short)
+    exact = 0 if several else names.index("accuracy") + 1
+    for row in rows:
+        # Without most intervals, to fit: Markdown and the report have them.
+        table.add_row(*row[:exact], *(cell.split(" ±")[0] for cell in row[exact:]))
     return table
 
 
@@ -183,6 +238,11 @@ def markdown_table(result: Result) -> str:
         >>> print(markdown_table({"rows": []}).splitlines()[1][:13])
         | :-- | --: |
     """
-    rules = [":--" if name == "learner" else "--:" for name in HEADERS]
-    rows = [headers(result), rules, *cells(result)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    return markdown([headers(result), *cells(result)])
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A head and rows as Markdown; names stand left, numbers right."""
+    rules = [":--" if name in ("family", "learner") else "--:" for name in rows[0]]
+    lines = [rows[0], rules, *rows[1:]]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"

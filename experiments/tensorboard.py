@@ -69,7 +69,7 @@ class Board:
 
         for row in findings.curves:
             if math.isfinite(row["mean"]):
-                writer = self._writer(f"test/{row['learner']}/{row['shots']}-shot")
+                writer = self._writer(f"test/{findings.place(row)}")
                 for bound, suffix in (("mean", ""), ("low", "/low"), ("high", "/high")):
                     tag = f"{row['split']}/{row['metric']}{suffix}"
                     writer.add_scalar(tag, row[bound], row["step"])

@@ -246,19 +246,24 @@ def _charts(rows: list[dict[str, Any]]) -> Iterable[tuple[str, Any]]:
     import wandb
 
     query = [row for row in rows if row["split"] == "query"]
-    for shots, metric in dict.fromkeys((row["shots"], row["metric"]) for row in query):
+    several = len({row.get("family") for row in query}) > 1
+
+    def key(row: dict[str, Any]) -> tuple[str, int, str]:
+        return f"{row['family']}_" if several else "", row["shots"], row["metric"]
+
+    for family, shots, metric in dict.fromkeys(map(key, query)):
         lines: dict[str, list[tuple[int, float]]] = {}
         for row in query:
-            if (row["shots"], row["metric"]) == (shots, metric):
+            if key(row) == (family, shots, metric):
                 lines.setdefault(row["learner"], []).append((row["step"], row["mean"]))
         points = [list(zip(*sorted(line), strict=True)) for line in lines.values()]
         yield (
-            f"adaptation/{metric}_{shots}-shot",
+            f"adaptation/{family}{metric}_{shots}-shot",
             wandb.plot.line_series(
                 xs=[list(steps) for steps, _ in points],
                 ys=[list(values) for _, values in points],
                 keys=list(lines),
-                title=f"Query {metric}, {shots}-shot",
+                title=f"Query {metric}, {family.replace('_', ', ')}{shots}-shot",
                 xname="inner step",
             ),
         )

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments import catalog
+from experiments.analysis.confusion import confusion_table
+from experiments.analysis.predictions import final_predictions, where
 from experiments.files import read_json
 from experiments.folder import CONFIG, ENVIRONMENT, flatten
 from experiments.metrics import cell_name, read_metrics
-from experiments.reports.confusion import MOST, mistakes
 from experiments.reports.html import (
     Section,
     Strong,
@@ -26,6 +27,8 @@ from experiments.reports.html import (
 from experiments.tables import bounds, cells, headers, plain, rises, scope
 
 RESULT = "result.json"
+MOST = 8
+"""Mistakes shown of a learner."""
 CAPTIONS = {
     "curves": "Score and loss on the query sets of unseen classes after each inner step. Bands and "
     "bars are 95% intervals; a learner without inner steps is a dotted line.",
@@ -228,8 +231,7 @@ def _steps(result: dict[str, Any], split: str, metric: str) -> str:
 
 
 def _confusions(view: View) -> str:
-    path = view.folder / "predictions.parquet"
-    if view.result is None or not path.exists():
+    if view.result is None or not (view.folder / "predictions.parquet").exists():
         return ""
     note = (
         "Query sets after the last step; of all: the queries of the true class in tasks that have "
@@ -238,17 +240,25 @@ def _confusions(view: View) -> str:
     parts = [paragraph(note, "soft")]
     best = _best(view.result, "accuracy").values()
     rows = [row for row in view.result["rows"] if row.get("accuracy")]
+    said = confusion_table(final_predictions(view.folder))
     for row in sorted(rows, key=lambda r: (_tasks(view.result, r), -r["accuracy"]["mean"])):
-        family = row["family"] if "families" in view.result else None
-        found, total = mistakes(path, row["learner"], row["shots"], family)
+        here = where(said, learner=row["learner"], shots=row["shots"])
+        if "families" in view.result:
+            here = where(here, family=row["family"])
+        pairs = here.to_dict("records")
+        wrong = [pair for pair in pairs if pair["label"] != pair["prediction"]]
+        wrong.sort(key=lambda pair: (-pair["count"], pair["label"], pair["prediction"]))
         body = [
-            [m.label, m.said, str(m.count), str(m.chances), f"{100 * m.count / m.chances:.0f}%"]
-            for m in found[:MOST]
+            [
+                *(str(pair[name]) for name in ("label", "prediction", "count", "offered")),
+                f"{100 * pair['share']:.0f}%",
+            ]
+            for pair in wrong[:MOST]
         ]
         content = table(("true class", "taken for", "times", "of all", "share"), body)
-        wrong = sum(mistake.count for mistake in found)
-        tasks = _tasks(view.result, row)
-        title = f"{row['learner']}, {tasks}: {wrong} mistakes in {total} predictions"
+        mistakes, total = (sum(pair["count"] for pair in some) for some in (wrong, pairs))
+        words = f"{mistakes} mistakes in {total} predictions"
+        title = f"{row['learner']}, {_tasks(view.result, row)}: {words}"
         parts.append(details(title, content, shown=any(row is one for one in best)))
     return "".join(parts) + view.figure("confusion") if len(parts) > 1 else ""
 

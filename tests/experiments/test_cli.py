@@ -245,7 +245,7 @@ def test_the_other_commands_reach_their_functions(calls, capsys):
     ):
         assert main(words.split()) == 0
     assert calls == [
-        (["a", "b"], ["--evaluation.tasks", "7"], Path("t")),
+        (["a", "b"], ["--evaluation.tasks", "7"], Path("t"), False),
         (Path("r"), Path("s.csv"), Path("o"), "maml", 3),
         (Path("o"), Path("i.csv"), None),
     ]

@@ -6,7 +6,6 @@ import re
 import shutil
 from html.parser import HTMLParser
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -19,7 +18,6 @@ from experiments.files import write_json
 from experiments.folder import RunFolder
 from experiments.metrics import MetricsLog
 from experiments.report import write_report
-from experiments.reports.confusion import mistakes
 from experiments.tables import HEADERS, cells, markdown_table, result_table
 
 
@@ -130,28 +128,6 @@ def test_settings_that_the_catalog_has_otherwise_come_first(tmp_path):
         *("changed setting", "here", "in quickstart"),
         *("inner.rate", "0.5", "0.05"),
     ]
-
-
-def test_mistakes_are_counted_against_their_chances(tmp_path):
-    def rows(episode: int, step: int, *pairs: tuple[str, str]) -> list[dict]:
-        place = {"learner": "maml", "shots": 1, "fold": "", "seed": 0, "split": "query"}
-        place |= {"episode": episode, "step": step}
-        return [place | {"label": label, "prediction": said} for label, said in pairs]
-
-    content = [
-        # The last step counts, in whatever order the rows come.
-        *rows(0, 1, ("a", "b"), ("a", "a"), ("b", "b"), ("b", "b")),
-        *rows(0, 0, ("a", "b"), ("a", "b"), ("b", "a"), ("b", "a")),
-        # Here b cannot be said: these queries of a are no chance for it.
-        *rows(1, 0, ("a", "c"), ("a", "c"), ("c", "c"), ("c", "a")),
-    ]
-    content += [row | {"split": "support"} for row in content]
-    path = tmp_path / "predictions.parquet"
-    pq.write_table(pa.Table.from_pylist(content), path)
-    found, total = mistakes(path, "maml", 1)
-    assert found == [("a", "c", 2, 2), ("a", "b", 1, 2), ("c", "a", 1, 2)]
-    assert total == 8
-    assert mistakes(path, "anil", 1) == ([], 0)
 
 
 def test_a_finished_run_shows_its_mistakes(tiny_run, tmp_path):

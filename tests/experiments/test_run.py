@@ -103,6 +103,11 @@ def test_a_run_folder_holds_everything(finished):
         *("config.json", "environment.json", "choices.json", "result.json", "metrics.jsonl"),
         *("predictions.parquet", "scores.parquet", "curves.parquet", "report.html"),
         *("checkpoints", "figures", "parts", "wandb", "wandb.json"),
+        *(
+            f"{table}.{kind}"
+            for table in ("table", "pairs", "confusion")
+            for kind in ("csv", "parquet")
+        ),
     }
     assert {path.name for path in (finished / "figures").iterdir()} == {
         "curves.png",
