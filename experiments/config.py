@@ -190,8 +190,8 @@ class InnerSettings(Settings):
     """The adjoint's Hessian-vector products: a backward through the backward, or tangents through
     it; auto: the faster one on the device.  The same to rounding."""
     chunks: int = Field(default=1, ge=1)
-    """Parts of the support set whose gradients are taken one by one and summed: less memory, the
-    same to rounding.  A graph of unrolled steps holds all parts."""
+    """Parts of support and query set whose gradients are taken one by one and summed: less memory,
+    the same to rounding.  A graph of unrolled steps holds all parts of the support."""
     engine: Literal["native", "higher", "learn2learn"] = "native"
     """Who takes the inner steps: metalearn, or one task at a time, and to rounding the same, one of
     two libraries; gbml is always run by learn2learn."""
@@ -335,8 +335,7 @@ class TrackingSettings(Settings):
     job_type: str = "train"
     """W&B job type; `metalearn sweep` and `metalearn evaluate` set theirs."""
     tensorboard: bool = False
-    """Write event files of TensorBoard too, into `tensorboard/` of the run folder (extra
-    `tensorboard`)."""
+    """Write event files into `tensorboard/` of the run folder (extra `tensorboard`)."""
 
 
 class Experiment(Settings):
