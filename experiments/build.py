@@ -33,7 +33,6 @@ from meta_models.heads import Head
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
 from meta_models.params import Params
-from meta_models.sharding import shard
 from meta_models.store import Keep
 from metalearn.algorithms.maml import MAML
 from metalearn.compiled import Compiler
@@ -128,6 +127,8 @@ def build_model(
     # A finished run is read by one process, which needs all of the layers.
     sharded = backbone.shard and torch.distributed.is_initialized()
     if sharded:
+        from meta_models.sharding import shard  # a second of imports that others need not wait for
+
         shard(installed)
     return AdaptedModel(
         installed,

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from experiments.across import across
 from experiments.config import Experiment
 from experiments.errors import UserError
 from experiments.families import judged_on
@@ -134,6 +133,8 @@ def summarize(scores: pa.Table, costs: Costs, experiment: Experiment) -> dict[st
             result[name] += [{"family": family} | entry for entry in entries]
     if other:
         result["families"] = {n: f.model_dump(mode="json") for n, f in families.items()}
+        from experiments.across import across  # it loads scipy's statistics
+
         result["across"] = across(found, experiment, metric)
     return result
 

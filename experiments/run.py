@@ -46,7 +46,6 @@ from experiments.prefetch import Prefetch
 from experiments.progress import Progress
 from experiments.ranks import joined
 from experiments.records import Records
-from experiments.report import write_report
 from experiments.sampling import build_curriculum
 from experiments.sinks import Findings, Sinks, best_checkpoint
 from experiments.tables import result_table
@@ -114,6 +113,8 @@ def _run(
         records = Records(folder, resume, watch) if folder else None
         _Run(path, settings, folder, records, kept, world).complete()
     elif folder and not (path / REPORT).exists():  # it was removed since
+        from experiments.report import write_report
+
         write_report([path])
     if folder:
         show(folder)
@@ -316,6 +317,7 @@ def conclude(folder: RunFolder, tracker: Sinks, choices: list[dict[str, Any]]) -
     from experiments.analysis.figures import drawn
     from experiments.analysis.tables import write_tables
     from experiments.figures import training_curves
+    from experiments.report import write_report
 
     path, experiment = folder.path, folder.experiment
     result = outcome.merge(path, experiment, choices)

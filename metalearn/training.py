@@ -139,6 +139,8 @@ class MetaTraining:
     def take_step(self) -> Metrics:
         """One meta-step, with a validation where one is due.
 
+        That of the start is due with the second step: nobody has to wait for it to see the first.
+
         Returns:
             Its figures: loss, gradient_norm, rate, seconds, validation where done, and with a
             curriculum the mean score of the tasks it chose.
@@ -149,8 +151,8 @@ class MetaTraining:
         """
         began = time.perf_counter()
         figures: Metrics = {}
-        if self.step == 0:
-            figures |= self._score()
+        if self.step == 1:
+            figures |= self._score_start()
         episode = self._episodes(self.step)
         gradient, metrics = meta_gradient(
             self.learner, self.state, episode, self.step / self.loop.steps, self._world
@@ -176,9 +178,18 @@ class MetaTraining:
             figures["task_score"] = self._curriculum.observe(episode.index, losses)
         self.step += 1
         if self.step % self.loop.validate_every == 0 or self.step == self.loop.steps:
+            if self.step == 1:
+                self._score_start()
             figures |= self._score()
         seconds = time.perf_counter() - began
         return metrics | {"gradient_norm": size, "rate": rate, "seconds": seconds} | figures
+
+    def _score_start(self) -> Metrics:
+        """Validate the state before the first step, which is the best so far, unless it is done."""
+        if self._validate is None or math.isfinite(self.best_score):
+            return {}
+        self.best_score = self._validate(self.best)
+        return {"validation": self.best_score, "best": self.best_score}
 
     def _score(self) -> Metrics:
         """Validate the state; keep it if it is the best so far."""

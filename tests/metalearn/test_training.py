@@ -146,9 +146,9 @@ def test_step_zero_and_the_last_step_are_validated() -> None:
     initial = {n: v.clone() for n, v in run.state.items()}
     figures = [run.take_step() for _ in range(7)]
 
-    assert len(seen) == 4  # before step 1, after steps 3, 6 and 7
+    assert len(seen) == 4  # of the start, and after steps 3, 6 and 7
     assert all(torch.equal(seen[0][n], initial[n]) for n in initial)
-    assert ["validation" in f for f in figures] == [True, False, True, False, False, True, True]
+    assert ["validation" in f for f in figures] == [False, True, True, False, False, True, True]
 
 
 def test_training_stops_when_patience_runs_out_and_keeps_the_best() -> None:
