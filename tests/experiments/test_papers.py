@@ -182,6 +182,10 @@ def test_a_kept_record_is_of_the_entry_and_inside_its_bands(path):
     assert made["verdict"] == judged["verdict"] == "inside"
 
 
+def test_every_entry_has_a_kept_record():
+    assert {path.stem for path in RECORDS} == set(registry.FILES)
+
+
 def test_the_readme_shows_the_kept_records():
     assert f"<!-- results: {REPRODUCTIONS} -->\n{markdown(KEPT / PAPERS)}<!-- end -->" in (
         README.read_text(encoding="utf-8")

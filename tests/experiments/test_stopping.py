@@ -50,7 +50,11 @@ RUST = SafetensorError("Error while serializing: I/O error: No space left on dev
             "stopped by SIGINT, saved in here; "
             "resume with: metalearn train a --run-dir here --resume",
         ),
-        (Stopped("SIGTERM"), ["evaluate", "a"], 75, "stopped by SIGTERM"),
+        (
+            Stopped("SIGTERM"),
+            *(["evaluate", "a"], 75),
+            "stopped by SIGTERM; resume with: metalearn evaluate a --resume",
+        ),
         (LostRank("rank 1 was lost"), ["report", "a"], 3, "rank 1 was lost"),
         (
             SPACE,
@@ -164,10 +168,12 @@ def test_evaluate_stops_between_two_learners(tiny_run, tmp_path, monkeypatch, ca
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(outcome, "write_part", then_stop)
-    assert main(["evaluate", str(tiny_run), "prototypes", "--run-dir", str(tmp_path / "e")]) == 75
+    words = ["evaluate", str(tiny_run), "prototypes", "--run-dir", str(tmp_path / "e")]
+    assert main(words) == 75
     assert len(written) == 1 and written[0].exists()
     assert not (tmp_path / "e" / "result.json").exists()
-    assert capfd.readouterr().err.splitlines()[-1] == "metalearn: stopped by SIGTERM"
+    again = f"metalearn: stopped by SIGTERM; resume with: metalearn {' '.join(words)} --resume"
+    assert capfd.readouterr().err.splitlines()[-1] == again
 
 
 def test_adapt_that_is_terminated_leaves_nothing(tiny_run, tmp_path, monkeypatch, capfd):
