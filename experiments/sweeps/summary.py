@@ -110,10 +110,16 @@ def importance(parameters: Sequence[Parameter], trials: Sequence[Trial]) -> dict
 
 
 def table(sweep: Sweep, trials: Sequence[Trial]) -> Table:
-    """The trials for the console, the best first."""
+    """The trials for the console, the best first; what all share stands below them."""
+    words = {
+        p.name: [value_text(trial.settings[p.name]) for trial in trials] for p in sweep.parameters
+    }
+    varied = [name for name, values in words.items() if len(set(values)) > 1]
+    shared = [f"{name} {values[0]}" for name, values in words.items() if len(set(values)) == 1]
+    caption = "Scores on validation classes; 95% intervals over folds and seeds."
     made = Table(
         title=f"{sweep.name}: {sweep.metric}",
-        caption="Scores on validation classes; 95% intervals over folds and seeds.",
+        caption="\n".join([caption, *([f"All trials: {', '.join(shared)}."] if shared else [])]),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -122,7 +128,7 @@ def table(sweep: Sweep, trials: Sequence[Trial]) -> Table:
     )
     for name in ("trial", "state"):
         made.add_column(name, no_wrap=True)
-    for name in ("metric", "validations", *(p.name for p in sweep.parameters)):
+    for name in ("metric", "validations", *varied):
         made.add_column(name.replace(".", ".\u200b"), justify="right")
     for trial in ranked(trials):
         score = "-" if trial.score is None else f"{trial.score:.4f}"
@@ -132,7 +138,7 @@ def table(sweep: Sweep, trials: Sequence[Trial]) -> Table:
             trial.state,
             score,
             str(trial.validations),
-            *(value_text(trial.settings[p.name]) for p in sweep.parameters),
+            *(value_text(trial.settings[name]) for name in varied),
         )
     return made
 
