@@ -139,7 +139,8 @@ class MetaTraining:
     def take_step(self) -> Metrics:
         """One meta-step, with a validation where one is due.
 
-        That of the start is due with the second step: nobody has to wait for it to see the first.
+        That of the start is due with the second step, so that nobody waits for it to see the
+        first, or with the first where the second has one of its own.
 
         Returns:
             Its figures: loss, gradient_norm, rate, seconds, validation where done, and with a
@@ -151,7 +152,7 @@ class MetaTraining:
         """
         began = time.perf_counter()
         figures: Metrics = {}
-        if self.step == 1:
+        if self.step == (1 if min(self.loop.validate_every, self.loop.steps) > 2 else 0):
             figures |= self._score_start()
         episode = self._episodes(self.step)
         gradient, metrics = meta_gradient(
@@ -178,8 +179,6 @@ class MetaTraining:
             figures["task_score"] = self._curriculum.observe(episode.index, losses)
         self.step += 1
         if self.step % self.loop.validate_every == 0 or self.step == self.loop.steps:
-            if self.step == 1:
-                self._score_start()
             figures |= self._score()
         seconds = time.perf_counter() - began
         return metrics | {"gradient_norm": size, "rate": rate, "seconds": seconds} | figures

@@ -151,6 +151,13 @@ def test_step_zero_and_the_last_step_are_validated() -> None:
     assert ["validation" in f for f in figures] == [False, True, True, False, False, True, True]
 
 
+def test_no_step_tells_of_two_validations() -> None:
+    scores = iter([0.1, 0.2, 0.3])
+    run = training(OuterLoop(steps=4, validate_every=2), validate=lambda state: next(scores))
+    figures = [run.take_step() for _ in range(4)]
+    assert [f.get("validation") for f in figures] == [0.1, 0.2, None, 0.3]
+
+
 def test_training_stops_when_patience_runs_out_and_keeps_the_best() -> None:
     scores = iter([0.5, 0.6, 0.9, 0.7, 0.9, 0.8])  # an equal score is no better one
     run = training(
