@@ -137,6 +137,8 @@ def scope(result: Result) -> str:
 def rises(result: Result) -> list[str]:
     """How far each learner's steps carry it: the paired difference of its last step to step 0.
 
+    Over several families it would be a page of words: curves and `result.json` say it there.
+
     Example:
         >>> rise = {"mean": 0.1, "low": 0.08, "high": 0.12}
         >>> rises({"rows": [{"learner": "maml", "shots": 1, "step": 5, "rise": rise}]})
@@ -147,7 +149,7 @@ def rises(result: Result) -> list[str]:
         f"{bounds(row['rise'], 'loss' if 'loss' in row and 'accuracy' not in row else 'accuracy')} "
         f"from step 0 to {row['step']}"
         for row in result["rows"]
-        if "rise" in row
+        if "rise" in row and "families" not in result
     ]
 
 
