@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-
-gymnasium = pytest.importorskip("gymnasium", reason="the extra `selection` is not installed")
 
 from metalearn.selection.control import returns
 from metalearn.selection.planning import (
@@ -150,10 +149,10 @@ def test_reinforce_finds_the_best_policy_of_the_chain() -> None:
 def test_sarsa_takes_the_safe_way_and_q_learning_the_edge() -> None:
     last = {}
     for method in ("q-learning", "sarsa"):
-        told: list[float] = []
+        told: list = []
         trainer = TemporalDifference(method, episodes=300, rate=0.5, explore=0.1)  # type: ignore[arg-type]
-        trainer.train(gymnasium.make("CliffWalking-v1"), 0, lambda m: told.append(m["outcome"]))
-        last[method] = np.mean(told[-100:])
+        trainer.train(gymnasium.make("CliffWalking-v1"), 0, told.append)
+        last[method] = np.mean([made["outcome"] for made in told[-100:]])
     assert last["sarsa"] > last["q-learning"] + 10
 
 

@@ -1,4 +1,4 @@
-"""The search environment: what it shows, charges and pays, and the actors that are trained in it."""
+"""The search environment: what it shows, charges and pays; the actors that are trained in it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-pytest.importorskip("gymnasium", reason="the extra `selection` is not installed")
-pytest.importorskip("stable_baselines3", reason="the extra `selection` is not installed")
-
 from gymnasium.utils.env_checker import check_env as check_by_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_by_stable_baselines
 
