@@ -61,7 +61,7 @@ class Searcher(Policy):
         self._actor: Actor = self._trainer.train(self._environment(problem), seed, self._watch)
 
     def choose(self, features: np.ndarray, able: np.ndarray) -> int:
-        """A learner for a task from its features alone.
+        """A learner for a task from its features alone; whatever is able is affordable.
 
         Raises:
             ValueError: If it tries more than one learner: a task must be searched.

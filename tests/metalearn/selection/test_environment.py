@@ -107,6 +107,10 @@ def test_mistakes_are_named() -> None:
     problem = problem_of()
     with pytest.raises(ValueError, match="no scores of tries"):
         Search(replace(problem, tries=None))
+    assert problem.tries is not None
+    hole = np.where(np.arange(192).reshape(64, 3) == 4, np.nan, problem.tries)
+    with pytest.raises(ValueError, match="no score of a try of b on task t1"):
+        Search(replace(problem, tries=hole))
     with pytest.raises(ValueError, match="at least 1"):
         Search(problem, most=0)
     with pytest.raises(ValueError, match="above 0"):
