@@ -145,6 +145,18 @@ def test_actors_learn_to_choose_in_one_step(name: str) -> None:
     assert "outcome" in told[-1] or name == "ppo"
 
 
+def test_the_unit_of_utilities_does_not_matter() -> None:
+    """Seconds of a solver, say, are of the order of thousands and below zero."""
+    problem = problem_of()
+    seconds = replace(problem, utilities=1e4 * (problem.utilities - 1))
+    found = []
+    for one, price in ((problem, 0.01), (seconds, 100.0)):
+        searcher = Searcher(Reinforce(updates=5, episodes=8), most=2, price=price)
+        searcher.fit(one, seed=0)
+        found.append(searcher.search(one).choices)
+    np.testing.assert_array_equal(*found)
+
+
 def blind_problem(tasks: int, seed: int) -> Problem:
     """The feature says nothing: only a try tells, and to try costs."""
     problem = problem_of(tasks, seed)
