@@ -128,7 +128,7 @@ TRAINERS: dict[str, Trainer] = {
     "q-learning, linear": TemporalDifference(episodes=800, cells=0, explore=0.2),
     "sarsa, cells": TemporalDifference("sarsa", episodes=600, cells=8, explore=0.2),
     "reinforce": Reinforce(updates=60, episodes=16, rate=0.05, width=8),
-    "ppo": PPO(steps=1536, rollout=256, batch=64, rate=3e-3),
+    "ppo": PPO(steps=2048, rollout=128, batch=64, rate=3e-3),
 }
 
 
