@@ -17,7 +17,7 @@ POLICIES = {
     "regression-forest": ("regression_forest", "RegressionForest"),
     "voting-forest": ("voting_forest", "VotingForest"),
     "cost-sensitive": ("cost_sensitive", "CostSensitive"),
-    "stacked": ("stacked", "Stacked"),
+    "regret-ensemble": ("regret_ensemble", "RegretEnsemble"),
 }
 """File of metalearn.selection and class, by name, the simplest first."""
 
