@@ -12,7 +12,7 @@ from experiments.selection.policies import POLICIES
 USAGE = f"""usage: metalearn select evaluate --aslib FOLDER ... [--policy NAME ...] [--seed N]
                                  [--measure NAME] [--folds N] [--output FILE.json]
 
-  evaluate      judge policies by cross-validation, in one table
+  evaluate      judge policies by cross-validation: measure and closed gap, a table a scenario
 
   --aslib       folder of an ASlib scenario, or several
   --policy      {", ".join(list(POLICIES)[:4])},

@@ -64,7 +64,7 @@ class RegretEnsemble(Scored):
         gains, ranks = advantages(problem), rank_advantages(problem)
         count = len(problem.tasks)
         self.quantiles = QuantileTransformer(n_quantiles=min(200, count), random_state=seed)
-        inputs = self.quantiles.fit_transform(problem.features)
+        inputs = np.asarray(self.quantiles.fit_transform(problem.features))
         self.varies = inputs.std(0) > 0
         normal = _normal(inputs)
         self.spread = np.where(self.varies, normal.std(0), 1.0)
@@ -83,7 +83,7 @@ class RegretEnsemble(Scored):
         return (_normal(quantiles) / self.spread)[:, self.varies]
 
     def scores(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
-        inputs = self.quantiles.transform(features)
+        inputs = np.asarray(self.quantiles.transform(features))
         size = able.shape[1]
         models = [forest.predict(inputs)[:, :size] for forest in self.forests]
         models.append(self.kernel.predict(self._positions(inputs)))
