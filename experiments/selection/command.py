@@ -9,6 +9,9 @@ from experiments.arguments import Parser
 from experiments.errors import UserError, one_of
 from experiments.selection.policies import POLICIES
 
+QUICK = ("single-best", "nearest-tasks", "regret-ensemble")
+"""Policies that are judged unless others are named: the bound, a simple one and the best one."""
+
 USAGE = f"""usage: metalearn select evaluate --aslib FOLDER ... [--policy NAME ...] [--seed N]
                                  [--measure NAME] [--folds N] [--output FILE.json]
 
@@ -16,7 +19,8 @@ USAGE = f"""usage: metalearn select evaluate --aslib FOLDER ... [--policy NAME .
 
   --aslib       folder of an ASlib scenario, or several
   --policy      {", ".join(list(POLICIES)[:4])},
-                {", ".join(list(POLICIES)[4:])} (default: all)
+                {", ".join(list(POLICIES)[4:])}
+                (default: {", ".join(QUICK)}, in minutes)
   --seed N      of whatever a policy draws (default: 0)
   --measure     which performance measure of the scenario (default: its first)
   --folds N     where a scenario has no cv.arff (default: 10)
@@ -63,7 +67,7 @@ def _evaluate(words: list[str]) -> int:
 
     evaluate(
         given.aslib,
-        given.policy or list(POLICIES),
+        given.policy or QUICK,
         seed=given.seed,
         measure=given.measure,
         folds=given.folds,
