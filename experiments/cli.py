@@ -53,6 +53,10 @@ def _dispatch(words: list[str]) -> int:
         compare(words[1:])
     elif words[0] == "estimate":
         _estimate(words[1:])
+    elif words[0] == "select":
+        from experiments.selection.command import command as select
+
+        return select(words[1:])
     else:
         arguments = parser.parse_args(words)
         return arguments.handle(arguments) or 0
@@ -84,6 +88,7 @@ def _parser() -> Parser:
     commands.add_parser("evaluate", help=COMMANDS["evaluate"])
     commands.add_parser("compare", help=COMMANDS["compare"])
     commands.add_parser("estimate", help=COMMANDS["estimate"])
+    commands.add_parser("select", help=COMMANDS["select"])
 
     adapt = add("adapt", _adapt)
     adapt.add_argument("run", type=Path, metavar="RUN", help="run folder")
@@ -143,6 +148,7 @@ COMMANDS = {
     "evaluate": "evaluate runs or experiments on the same tasks, in one table",
     "compare": "say whether the difference between two runs is real",
     "estimate": "predict memory and operations of a meta-step, and what fits a card",
+    "select": "judge policies that choose the learner for a task",
     "tasks": "check a folder of tasks of your own and write its card",
     "adapt": "turn a few examples into a PEFT adapter",
     "predict": "label texts with an adapted model",

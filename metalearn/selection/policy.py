@@ -37,6 +37,37 @@ class Policy(ABC):
             able: Which learners can work on the task `[A]`; at least one can.
         """
 
+    def choose_all(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
+        """A learner for each of T tasks `[T]`, where nothing is learned between them.
+
+        Args:
+            features: `[T, F]`.
+            able: `[T, A]`.
+        """
+        rows = zip(features, able, strict=True)
+        return np.array([self.choose(row, mask) for row, mask in rows], dtype=np.int64)
+
     def learn(self, features: np.ndarray, choice: int, utility: float) -> None:
         """Take note of what the choice brought; what is fitted once learns nothing here."""
         del features, choice, utility
+
+
+class Scored(Policy):
+    """Chooses the able learner of the largest score, the first of equal ones."""
+
+    @abstractmethod
+    def scores(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
+        """How good every learner would be on each of T tasks `[T, A]`; larger is better.
+
+        Args:
+            features: `[T, F]`.
+            able: Whom a learner is compared with `[T, A]`; scores of the others do not matter.
+        """
+
+    def choose(self, features: np.ndarray, able: np.ndarray) -> int:
+        return int(self.choose_all(features[None], able[None])[0])
+
+    def choose_all(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
+        # A learner that was never able scores -inf, and still comes before one that is not able.
+        scores = np.maximum(self.scores(features, able), -1e300)
+        return np.where(able, scores, -np.inf).argmax(1)
