@@ -150,16 +150,22 @@ class Workshop:
         kept: Objects made for other variants, shared where their settings agree.
         weights: Whether models have their weights; without, they are made from configurations
             alone, on the meta device: sizes can be asked of them, and nothing else.
+        stores: Features by backbone that frozen learners share; None: each has a store of its own.
 
     Attributes:
         frozen: Whether every choice is made: test tasks are refused before.
     """
 
     def __init__(
-        self, experiment: Experiment, kept: dict[str, Any] | None = None, weights: bool = True
+        self,
+        experiment: Experiment,
+        kept: dict[str, Any] | None = None,
+        weights: bool = True,
+        stores: dict[str, FeatureStore] | None = None,
     ) -> None:
         self.experiment = experiment
         self.frozen = False
+        self._stores = stores
         self.weights = weights
         self._kept = {} if kept is None else kept
 
@@ -223,7 +229,9 @@ class Workshop:
         A store of its own for each learner: features differ in the last bit with the batch they
         were computed in, and a resumed run has not seen the batches of the learners before.
         """
-        return FeatureStore(self._language_model(AdapterSettings(method="none", options={})))
+        store = FeatureStore(self._language_model(AdapterSettings(method="none", options={})))
+        shared = {} if self._stores is None else self._stores
+        return shared.setdefault(self.experiment.backbone.model_dump_json(), store)
 
     @property
     def collator(self) -> Collator:
