@@ -1,7 +1,9 @@
 """A clock on which kept work takes the time that it took when it was done.
 
 Learners that share kept features, or kept layers, would else look cheap or dear by the order in
-which they run: the first one pays, the others find.  On this clock all of them pay.
+which they run: the first one pays, the others find.  On this clock all of them pay.  It counts
+seconds of the processor, which do not depend on what else the machine does; work of an accelerator
+is not among them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ def now() -> float:
         >>> now() - began > 60
         True
     """
-    return time.perf_counter() + _charged
+    return time.process_time() + _charged
 
 
 def charge(seconds: float) -> None:

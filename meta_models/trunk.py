@@ -104,6 +104,11 @@ class Trunk:
             self.store.put(fresh)
         return [found[key] for key in keys]
 
+    def forget(self) -> None:
+        """Drop what is kept in memory: its texts will not come again."""
+        self.store.forget()
+        self._seconds.clear()
+
     @torch.no_grad()
     def prepared(self, rows: Rows) -> Rows:
         """Rows with all their constants: h_j, then what the frozen modules make of it.
