@@ -150,18 +150,21 @@ class Workshop:
         kept: Objects made for other variants, shared where their settings agree.
         weights: Whether models have their weights; without, they are made from configurations
             alone, on the meta device: sizes can be asked of them, and nothing else.
+        stores: Where frozen learners share features, by backbone; None: each has its own.
 
     Attributes:
         frozen: Whether every choice is made: test tasks are refused before.
     """
 
     def __init__(
-        self, experiment: Experiment, kept: dict[str, Any] | None = None, weights: bool = True
+        self,
+        experiment: Experiment,
+        kept: dict[str, Any] | None = None,
+        weights: bool = True,
+        stores: dict[str, FeatureStore] | None = None,
     ) -> None:
-        self.experiment = experiment
-        self.frozen = False
-        self.weights = weights
-        self._kept = {} if kept is None else kept
+        self.experiment, self.frozen, self.weights = experiment, False, weights
+        self._kept, self._stores = {} if kept is None else kept, stores
 
     def _share(self, make: Callable[[], Made], *settings: Settings | str) -> Made:
         key = " ".join(s if isinstance(s, str) else s.model_dump_json() for s in settings)
@@ -220,10 +223,12 @@ class Workshop:
     def frozen_features(self) -> FeatureStore:
         """Features of the backbone without any adapter, for the frozen baselines.
 
-        A store of its own for each learner: features differ in the last bit with the batch they
-        were computed in, and a resumed run has not seen the batches of the learners before.
+        In a run each learner has a store of its own: features differ in the last bit with the batch
+        they were computed in, and a resumed run has not seen the batches of the learners before.
         """
-        return FeatureStore(self._language_model(AdapterSettings(method="none", options={})))
+        bare = AdapterSettings(method="none", options={})
+        store, shared = FeatureStore(self._language_model(bare)), self._stores
+        return store if shared is None else shared.setdefault(self.experiment.backbone.name, store)
 
     @property
     def collator(self) -> Collator:
