@@ -12,7 +12,9 @@ FILES = {
     "maml-sinusoid": "maml_sinusoid",
     "cavia-sinusoid": "cavia_sinusoid",
     "meta-sgd-sinusoid": "meta_sgd_sinusoid",
+    "bandits": "bandits",
     "protaugment": "protaugment",
+    "control": "control",
 }
 """File of this package by key, in the order of the list."""
 
