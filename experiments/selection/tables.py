@@ -77,14 +77,20 @@ def read_matrix(folder: Path) -> Matrix:
     """The matrix of a folder.
 
     Raises:
-        UserError: If it has none.
+        UserError: If it has none, or a table of it is damaged.
     """
+    make = f"make it with python -m experiments.selection.matrix --output {folder}"
     if not (folder / CELLS).exists() or not (folder / TASKS).exists():
-        raise UserError(
-            f"{folder} holds no matrix; make it with "
-            f"python -m experiments.selection.matrix --output {folder}"
-        )
-    cells, about = pq.read_table(folder / CELLS).to_pandas(), pq.read_table(folder / TASKS)
+        raise UserError(f"{folder} holds no matrix; {make}")
+    try:
+        return _matrix(pq.read_table(folder / CELLS), pq.read_table(folder / TASKS))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"the matrix of {folder} is damaged ({reason}); {make}") from None
+
+
+def _matrix(table: pa.Table, about: pa.Table) -> Matrix:
+    cells = table.to_pandas()
     tasks = about.column("task").to_pylist()
     features = [name for name in about.column_names if "." in name and name[:8] != "seconds."]
     passes = cells.groupby("learner")["passes"].max()
