@@ -30,7 +30,14 @@ TUNED_ON, JUDGED_ON = 1, 2
 KNOWN = {
     "random": ((5.0, None), (5.0, None), (49.9, None), (49.9, None), (249.8, None), (249.0, None)),
     "Gittins": ((6.6, None), (6.6, None), (78.3, None), (82.8, None), (405.8, None), (437.8, None)),
-    "Thompson": ((5.7, 5.8), (5.5, 5.6), (74.7, 75.2), (76.7, 77.0), (402.0, 401.4), (429.5, 430.9)),
+    "Thompson": (
+        (5.7, 5.8),
+        (5.5, 5.6),
+        (74.7, 75.2),
+        (76.7, 77.0),
+        (402.0, 401.4),
+        (429.5, 430.9),
+    ),
     "UCB1": ((6.7, 6.7), (6.7, 6.7), (78.0, 78.2), (82.4, 83.1), (405.8, 404.3), (437.1, 435.8)),
 }
 JUDGED = ("random", "Thompson", "UCB1")
@@ -154,8 +161,10 @@ REPRODUCTION = Reproduction(
     ),
     source="Duan et al. 2016, table 1; re-run by an independent implementation of the same protocol",
     quantities=(
-        *(Quantity(_name("optimum", size), None, known, known - 5e-4, known + 5e-4)
-          for size, known in OPTIMA.items()),
+        *(
+            Quantity(_name("optimum", size), None, known, known - 5e-4, known + 5e-4)
+            for size, known in OPTIMA.items()
+        ),
         *(_quantity(policy, size) for size in SIZES for policy in KNOWN),
         Quantity(_name("recurrent", LEARNED), 6.7, low=6.55),
         Quantity(EXCESS, high=3.0),

@@ -36,7 +36,7 @@ class Bench:
         self._learners = learners
         self._trained = trained
         self._kept: dict[str, Any] = {}
-        self._anchors = self._means()
+        self._anchors = anchors(self._kept)
 
     def judge(self, planned: Planned, folds: int) -> dict[str, Any]:
         """Everything that is measured on a task, for JSON.
@@ -101,26 +101,40 @@ class Bench:
         return Workshop(portfolio.TRAINED, self._kept, stores=stores)
 
     def _instruments(self, stores: dict[str, FeatureStore]) -> features.Instruments:
-        base = self._base(stores)
-        store, model = base.frozen_features, base.prototype_model
-        inner = base.experiment.inner
-        return features.Instruments(
-            store,
-            store.model.init(seeded(0)),
-            model,
-            model.init(seeded(0)),
-            InnerLoop(1, {"adapter": inner.rate, "head": inner.rate}),
-            self._anchors,
-        )
+        return instruments(self._base(stores), self._anchors)
 
-    def _means(self) -> np.ndarray:
-        """Class means of the training classes of the data set that learners were trained on."""
-        base = self._base()
-        classes = base.family.classes("train")
-        shape = EpisodeShape(len(classes), ANCHORS, 1)
-        task = TaskStream(base.family, "train", shape, seed=0).task(0)
-        support = self._episode(task).support
-        store = base.frozen_features
-        found = store.features(store.model.init(seeded(0)), support)
-        assert isinstance(support.labels, torch.Tensor)
-        return prototypes(found, support.labels, len(classes))[0].double().numpy()
+
+def instruments(base: Workshop, anchors: np.ndarray | None) -> features.Instruments:
+    """What tasks are measured with.
+
+    Args:
+        base: With the settings of `portfolio.TRAINED`.
+        anchors: Class means for LEEP `[Z, D]`; None: no LEEP.
+    """
+    store, model = base.frozen_features, base.prototype_model
+    inner = base.experiment.inner
+    return features.Instruments(
+        store,
+        store.model.init(seeded(0)),
+        model,
+        model.init(seeded(0)),
+        InnerLoop(1, {"adapter": inner.rate, "head": inner.rate}),
+        anchors,
+    )
+
+
+def anchors(kept: dict[str, Any] | None = None) -> np.ndarray:
+    """Class means of the training classes of the data set that learners were trained on `[Z, D]`.
+
+    Raises:
+        TaskError: If the data set is missing.
+    """
+    base = Workshop(portfolio.TRAINED, kept)
+    classes = base.family.classes("train")
+    shape = EpisodeShape(len(classes), ANCHORS, 1)
+    task = TaskStream(base.family, "train", shape, seed=0).task(0)
+    support = base.collator.collate([task], [0]).support
+    store = base.frozen_features
+    found = store.features(store.model.init(seeded(0)), support)
+    assert isinstance(support.labels, torch.Tensor)
+    return prototypes(found, support.labels, len(classes))[0].double().numpy()

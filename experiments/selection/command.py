@@ -96,7 +96,9 @@ def _made(kind: Any, values: dict[str, Any]) -> Any:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        option = str(first["loc"][0]).rstrip("s") if first["loc"][0] == "weights" else first["loc"][0]
+        option = (
+            str(first["loc"][0]).rstrip("s") if first["loc"][0] == "weights" else first["loc"][0]
+        )
         raise UserError(f"--{option} {first['input']}: {first['msg'].lower()}") from None
 
 

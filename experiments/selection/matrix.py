@@ -111,21 +111,13 @@ def _finish(task: Planned, cells: Path) -> str:
 
 def _settings(planned: Sequence[Planned], learners: Sequence[str]) -> dict[str, Any]:
     """All that the numbers depend on, besides versions."""
-    entries = {}
-    for name in learners:
-        entry = portfolio.entry_named(name)
-        entries[name] = {
-            "axes": [entry.model, entry.place, entry.algorithm],
-            "trained_on": portfolio.trained_on(entry),
-            "settings": portfolio.settings(entry).model_dump(mode="json"),
-        }
     names = [task.name for task in planned]
     twice = [name for name in names if names.count(name) > 1]
     if twice or not names:
         raise UserError(f"two tasks are named {twice[0]}" if twice else "the plan has no tasks")
     return {
         "tasks": [task.model_dump(mode="json") for task in planned],
-        "learners": entries,
+        "learners": {name: portfolio.described(name) for name in learners},
         "folds": FOLDS,
     }
 

@@ -173,6 +173,20 @@ def entry_named(name: str) -> Entry:
     return ENTRIES[name]
 
 
+def described(name: str) -> dict[str, Any]:
+    """All that a member's numbers depend on, besides versions and trained weights, for JSON.
+
+    Raises:
+        UserError: If there is no such member.
+    """
+    entry = entry_named(name)
+    return {
+        "axes": [entry.model, entry.place, entry.algorithm],
+        "trained_on": list(trained_on(entry)),
+        "settings": settings(entry).model_dump(mode="json"),
+    }
+
+
 def trained_on(entry: Entry) -> tuple[str, ...]:
     """Sources that an entry was meta-trained on."""
     return (TRAINED.family.name,) if entry.trained else ()

@@ -46,6 +46,12 @@ class Member:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     trained_on: tuple[str, ...] = ()
 
+    @property
+    def most_ways(self) -> float:
+        """The most classes it can work on: rows of a head that has one for each class position."""
+        slots = self.state.get("slots")
+        return float("inf") if slots is None else len(slots)
+
 
 class Portfolio:
     """Members, the cheapest first.

@@ -59,6 +59,16 @@ class Searcher(Policy):
         self._reference = problem
         self._actor: Actor = self._trainer.train(self._environment(problem), seed, self._watch)
 
+    def trained(self) -> dict[str, np.ndarray]:
+        return self._actor.values()
+
+    def restore(self, problem: Problem, seed: int, trained: dict[str, np.ndarray]) -> None:
+        if not trained:
+            self.fit(problem, seed)
+            return
+        self._reference = problem
+        self._actor = self._trainer.restore(self._environment(problem), trained)
+
     def choose(self, features: np.ndarray, able: np.ndarray) -> int:
         """A learner for a task from its features alone.
 

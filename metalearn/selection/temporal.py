@@ -129,14 +129,10 @@ class TemporalDifference(Trainer):
             return linear
         centres = _centres(environment, vector, self.cells, random)
         onehot = np.eye(len(centres))
-        return lambda observation: onehot[
-            np.square(centres - vector(observation)).sum(1).argmin()
-        ]
+        return lambda observation: onehot[np.square(centres - vector(observation)).sum(1).argmin()]
 
 
-def _centres(
-    environment: Any, vector: Phi, count: int, random: np.random.Generator
-) -> np.ndarray:
+def _centres(environment: Any, vector: Phi, count: int, random: np.random.Generator) -> np.ndarray:
     """Centres of what random actions meet `[cells, D]`."""
     from sklearn.cluster import KMeans
 
