@@ -163,8 +163,8 @@ class Workshop:
         weights: bool = True,
         stores: dict[str, FeatureStore] | None = None,
     ) -> None:
-        self.experiment, self.frozen, self.weights = experiment, False, weights
-        self._kept, self._stores = {} if kept is None else kept, stores
+        self.experiment, self.weights, self._stores = experiment, weights, stores
+        self.frozen, self._kept = False, {} if kept is None else kept
 
     def _share(self, make: Callable[[], Made], *settings: Settings | str) -> Made:
         key = " ".join(s if isinstance(s, str) else s.model_dump_json() for s in settings)
@@ -215,20 +215,20 @@ class Workshop:
     @property
     def language_model(self) -> AdaptedModel:
         """The model, where a learner needs features of text."""
-        if not isinstance(self.model, AdaptedModel):
-            raise UserError("this learner needs text; choose a language model as backbone")
-        return self.model
+        if isinstance(self.model, AdaptedModel):
+            return self.model
+        raise UserError("this learner needs text; choose a language model as backbone")
 
     @property
     def frozen_features(self) -> FeatureStore:
         """Features of the backbone without any adapter, for the frozen baselines.
 
-        In a run each learner has a store of its own: features differ in the last bit with the batch
-        they were computed in, and a resumed run has not seen the batches of the learners before.
+        In a run each has a store of its own: features differ in the last bit with the batch they
+        were computed in, and a resumed run has not seen the batches of the learners before.
         """
-        bare = AdapterSettings(method="none", options={})
-        store, shared = FeatureStore(self._language_model(bare)), self._stores
-        return store if shared is None else shared.setdefault(self.experiment.backbone.name, store)
+        model = self._language_model(AdapterSettings(method="none", options={}))
+        shared = {} if self._stores is None else self._stores
+        return shared.setdefault(self.experiment.backbone.name, FeatureStore(model))
 
     @property
     def collator(self) -> Collator:

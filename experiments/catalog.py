@@ -27,6 +27,7 @@ LEARNERS = {
     "ridge": "ridge regression of the classes on frozen features",
     "neighbour": "the class of the nearest support example, on frozen features",
     "label-names": "nearest label name by frozen features; reads no support text",
+    "named-prototypes": "nearest class mean of frozen features, its name as one more example",
     "tfidf-prototypes": "nearest class mean of TF-IDF features",
     "tfidf-logistic": "logistic regression on TF-IDF features",
     "tfidf-bayes": "multinomial naive Bayes on TF-IDF features",

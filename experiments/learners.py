@@ -76,6 +76,7 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
         w.frozen_features, _sklearn("neighbors.KNeighborsClassifier", n_neighbors=1)
     ),
     "label-names": lambda w: LabelNames(w.frozen_features),
+    "named-prototypes": lambda w: LabelNames(w.frozen_features, weight=1.0),
     "tfidf-prototypes": lambda w: Classifier(TfIdf(), _sklearn("neighbors.NearestCentroid")),
     "tfidf-logistic": lambda w: Classifier(
         TfIdf(),

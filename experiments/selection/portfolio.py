@@ -87,7 +87,7 @@ class Entry:
         return f"{self.adapter.method} in {where}"
 
 
-ADAM = {"inner.optimizer": "adam", "inner.rate": 3e-3, "inner.steps": 10}
+ADAM = {"inner.optimizer": "adam", "inner.rate": 1e-2, "inner.steps": 10}
 ENTRIES: dict[str, Entry] = {
     "majority": Entry("majority", "none"),
     "tfidf-prototypes": Entry("tfidf-prototypes", "tfidf"),
@@ -99,6 +99,7 @@ ENTRIES: dict[str, Entry] = {
     "minilm2-ridge": Entry("ridge", "minilm@2"),
     "minilm4-prototypes": Entry("prototypes", "minilm@4"),
     "minilm-prototypes": Entry("prototypes"),
+    "minilm-named": Entry("named-prototypes"),
     "minilm-logistic": Entry("logistic"),
     "minilm-ridge": Entry("ridge"),
     "minilm-neighbour": Entry("neighbour"),
@@ -217,15 +218,16 @@ def _member(name: str, entry: Entry, learner: Learner, state: Params, workshop: 
 
 
 def _passes(entry: Entry, learner: Learner, workshop: Workshop) -> float:
-    """Passes of the support through the whole backbone: layers below the adapter count once."""
-    own = learner.passes()
-    if not own:
+    """Passes of texts through the whole backbone, for each text of the support and a query."""
+    if entry.model in ("none", "tfidf"):
         return 0.0
     layers, whole = (_depth(name) for name in (entry.model, entry.model.partition("@")[0]))
+    own = learner.passes()
     adapts = own > 1 and entry.adapter is not None
     trunk = workshop.language_model.trunk if adapts else None
     below = trunk.below if trunk else 0
-    return (below + own * (layers - below)) / whole
+    # layers below the adapter once, those with it at every step; and each query once
+    return (below + own * (layers - below) + layers) / whole
 
 
 @cache

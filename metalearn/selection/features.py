@@ -158,16 +158,17 @@ def gradient(support: Batch, instruments: Instruments) -> Found:
     leaf = {n: v.detach().requires_grad_(part(n) in loop.rates) for n, v in values.items()}
     adapted = {n: v for n, v in leaf.items() if v.requires_grad}
     with torch.enable_grad():
-        loss = model.loss(leaf, support).sum()
-        slopes = torch.autograd.grad(loss, list(adapted.values()))
+        total = model.loss(leaf, support).sum()
+        slopes = torch.autograd.grad(total, list(adapted.values()))
+    loss = total.item()
     size: Found = {}
     for name, slope in zip(adapted, slopes, strict=True):
         size[part(name)] = size.get(part(name), 0.0) + float(slope.square().sum())
     after = inner_loop(model, values, support, loop, graph="none", meta=meta)[-1]
     with torch.no_grad():
-        drop = float(loss) - float(model.loss(after, support).sum())
+        drop = loss - model.loss(after, support).sum().item()
     return {
-        "loss": float(loss),
+        "loss": loss,
         "loss_drop": drop,
         "adapter_gradient": size.get("adapter", 0.0) ** 0.5,
         "head_gradient": size.get("head", 0.0) ** 0.5,

@@ -33,7 +33,7 @@ class Matrix:
         sources: Where each comes from `[T]`.
         learners: Names of the learners `[A]`, the cheapest first.
         accuracy: On each part of the queries `[H, T, A]`; NaN where there is none.
-        passes: What adapting takes, in passes of the support through the backbone `[T, A]`.
+        passes: What adapting and predicting takes, in passes through the backbone `[T, A]`.
         seconds: What adapting and predicting took `[T, A]`.
         tries: Cross-validated accuracy on the support `[T, A]`.
         unable: Where a learner cannot work on a task `[T, A]`.

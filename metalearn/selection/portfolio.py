@@ -2,11 +2,12 @@
 
 *model* (a backbone, cut or whole, or TF-IDF), *adapter* (its type, rank and place) and *algorithm*
 (a baseline or a learner, and what it starts from), each with its parameters.  What a learner costs
-is counted in passes of the support set through the whole backbone,
+is counted in passes through the whole backbone of l layers, for a support set and as many queries,
 
-    passes = (layers below the adapter, once) + (layers with it) x (learner's own passes),
+    passes = (l_below + p l_adapted) / l + (l_below + l_adapted) / l,
 
-over the layers of the whole backbone: a property of the learner, the same on every machine.
+with p the learner's own passes and l_below the layers below its adapter, which are kept: a property
+of the learner, the same on every machine.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Member:
         algorithm: Who adapts it.
         learner: The learner.
         state: Its meta-parameters.
-        passes: What adapting to a support set takes, in passes of it through the whole backbone.
+        passes: What adapting and predicting takes, in passes through the whole backbone.
         parameters: Settings that differ from the defaults (rates, steps).
         trained_on: Sources that it was meta-trained on.
     """
