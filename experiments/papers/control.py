@@ -75,8 +75,8 @@ REPRODUCTION = Reproduction(
         "Q-learning learns the shortest way and falls off now and then: about -25 and -50."
     ),
     protocol=(
-        "FrozenLake-v1, slippery, undiscounted: dynamic programming over the steps that are left of "
-        "100 (4x4) and 200 (8x8), and value iteration without that limit. Cliff walking, "
+        "FrozenLake-v1, slippery, undiscounted: dynamic programming over the steps that are left "
+        "of 100 (4x4) and 200 (8x8), and value iteration without that limit. Cliff walking, "
         "undiscounted: 500 episodes, epsilon 0.1, alpha 0.5; mean return of the last 100 while "
         "exploring, over 50 seeds."
     ),

@@ -4,7 +4,8 @@ The Bayes optimum over n pulls is exact, by dynamic programming over counts of o
 (s_a, f_a) of every arm, with m pulls left:
 
     V(counts, 0) = 0
-    V(counts, m) = max_a  p_a (1 + V(counts + one at a, m - 1)) + (1 - p_a) V(counts + zero at a, m - 1)
+    V(counts, m) = max_a p_a (1 + V(counts + one of a, m - 1))
+                         + (1 - p_a) V(counts + zero of a, m - 1)
     p_a = (s_a + 1) / (s_a + f_a + 2)
 
 Arms are exchangeable: counts are multisets.  The index of Gittins for m pulls left treats an arm
@@ -12,8 +13,8 @@ alone: it is the sure outcome z for which stopping is as good as going on with t
 
     W_z(s, f, m) = max(z m, p (1 + W_z(s + 1, f, m - 1)) + (1 - p) W_z(s, f + 1, m - 1)).
 
-Gittins, Glazebrook and Weber 2011, "Multi-armed Bandit Allocation Indices", section 1.4; the task is
-that of Duan et al. 2016, "RL^2", section 3.1.
+Gittins, Glazebrook and Weber 2011, "Multi-armed Bandit Allocation Indices", section 1.4; the
+task is that of Duan et al. 2016, "RL^2", section 3.1.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def optimum(arms: int, rounds: int) -> float:
             chance = (ones + 1) / (ones + zeros + 2)
             won = value(tuple(sorted([*others, (ones + 1, zeros)])), left - 1)
             lost = value(tuple(sorted([*others, (ones, zeros + 1)])), left - 1)
-            # p_a (1 + V(counts + one at a, m - 1)) + (1 - p_a) V(counts + zero at a, m - 1)
+            # p_a (1 + V(counts + one of a, m - 1)) + (1 - p_a) V(counts + zero of a, m - 1)
             best = max(best, chance * (1 + won) + (1 - chance) * lost)
         return best
 
@@ -120,9 +121,9 @@ def gittins(rounds: int, grid: int = 200) -> np.ndarray:
     return better
 
 
-def by_gittins(rounds: int) -> Rule:
+def by_gittins(index: np.ndarray) -> Rule:
     """The rule that takes the arm of the largest index for the pulls left."""
-    index = gittins(rounds)
+    rounds = len(index) - 1
 
     def rule(tally: Tally, done: int, random: np.random.Generator) -> np.ndarray:
         ones = tally.sums.astype(np.int64)

@@ -23,7 +23,8 @@ class Actor(ABC):
     """Acts in an environment it was trained for."""
 
     def start(self) -> None:
-        """A new episode begins; what remembers nothing does nothing."""
+        """A new episode begins; what remembers nothing has nothing to do."""
+        return
 
     @abstractmethod
     def act(self, observation: Any, mask: Mask) -> int:

@@ -21,7 +21,7 @@ class EpsilonGreedy(Linear):
     Args:
         shared: See `Linear`.
         penalty: l.
-        explore: c, about the rounds in which each learner is tried by chance before the share falls.
+        explore: c, about how often each learner is tried by chance before the share falls.
 
     Raises:
         ValueError: If explore is negative.

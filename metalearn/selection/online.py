@@ -7,6 +7,7 @@ outcome of that choice is told.  `choose` and `learn` go on from there on new ta
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
@@ -36,7 +37,8 @@ class Online(Policy):
             seed: Of its chance.
         """
         self.random, self.rounds = np.random.default_rng(seed), 0
-        self._scale, self._unit = Scale(np.zeros(features), np.ones(features)), Unit()
+        self._scale: Callable[[np.ndarray], np.ndarray] = np.asarray
+        self._unit: Callable[[float], float] = float
         self._begin(choices, features)
 
     def fit(self, problem: Problem, seed: int) -> None:

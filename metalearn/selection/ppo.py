@@ -3,7 +3,7 @@
 Schulman et al. 2017, "Proximal Policy Optimization Algorithms", equation 7; the recurrent policy
 (an LSTM that starts afresh in each episode) is that of sb3-contrib's RecurrentPPO.
 
-    maximize E min(c_t A_t, clip(c_t, 1 - e, 1 + e) A_t),      c_t = pi(a_t | s_t) / pi_old(a_t | s_t)
+    maximize E min(c_t A_t, clip(c_t, 1 - e, 1 + e) A_t),    c_t = pi(a_t | s_t) / pi_old(a_t | s_t)
 
 These libraries do not know which actions are possible: an environment must bear the others.
 """

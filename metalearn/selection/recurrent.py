@@ -53,8 +53,8 @@ class Settings:
     updates: int = 3000
     streams: int = 250
     rate: float = 5e-3
-    trace: float = 0.8
-    entropy: float = 0.01
+    trace: float = 0.9
+    entropy: float = 0.05
     clip: float = 0.5
 
 
@@ -97,7 +97,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Played:
-    """What was met in B streams, each `[n, B]`: of choices their log-probabilities, and the rest."""
+    """What was met in B streams `[n, B]`; of choices their log-probabilities."""
 
     log_chance: Tensor
     value: Tensor

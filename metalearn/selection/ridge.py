@@ -1,7 +1,8 @@
 """Ridge regressions that grow by one example at a time, which linear bandits keep of their arms.
 
     V = l I + sum x x',    b = sum x y,    theta = V^-1 b
-    V^-1 <- V^-1 - (V^-1 x)(V^-1 x)' / (1 + x' V^-1 x),    log det V <- log det V + log(1 + x' V^-1 x)
+    V^-1 <- V^-1 - (V^-1 x)(V^-1 x)' / (1 + x' V^-1 x)
+    log det V <- log det V + log(1 + x' V^-1 x)
 
 (Sherman and Morrison; the matrix determinant lemma.)
 """

@@ -1,7 +1,8 @@
 """Reinforcement learning as a way to choose: an actor of `Search`, judged like any policy.
 
-With `most` = 1 it is a policy: a choice from the features alone.  With more it tries learners before
-it answers, and `search` says of each task what was answered and what that brought after costs.
+With `most` = 1 it is a policy: a choice from the features alone.  With more it tries learners
+before it answers, and `search` says of each task what was answered and what that brought after
+costs.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ Connectionist Systems"; Sutton and Barto 2018, "Reinforcement Learning", section
     target(s') = max_b q(s', b)        Q-learning: the best one
 
 Actions are epsilon-greedy.  phi is onehot in the state, or in the nearest of `cells` centres of
-observations (both tabular), or [1, observation] / |[1, observation]| (linear).  Where an episode ends
-by its nature there is no target; where it is cut off, there is.  Deviation: the next action of
-Q-learning is picked before the update, as Sarsa's must be; they differ where a step leads nowhere.
+observations (both tabular), or [1, observation] / |[1, observation]| (linear).  Where an episode
+ends by its nature there is no target; where it is cut off, there is.  Deviation: the next action of
+Q-learning is picked before the update, as Sarsa's must be; it matters where a step leads nowhere.
 """
 
 from __future__ import annotations
@@ -149,4 +149,4 @@ def _centres(environment: Any, vector: Phi, count: int, random: np.random.Genera
     if len(points) <= count:
         return points
     seed = int(random.integers(2**31))
-    return KMeans(count, n_init=1, random_state=seed).fit(points).cluster_centers_
+    return KMeans(count, n_init="auto", random_state=seed).fit(points).cluster_centers_
