@@ -9,6 +9,7 @@ from experiments.papers.reproduction import Reproduction
 
 FILES = {
     "mteb-banking77": "mteb_banking77",
+    "aslib": "aslib",
     "maml-sinusoid": "maml_sinusoid",
     "cavia-sinusoid": "cavia_sinusoid",
     "meta-sgd-sinusoid": "meta_sgd_sinusoid",

@@ -16,10 +16,10 @@ from experiments.selection.policies import POLICIES, known, row_named
 from experiments.selection.settings import Fitting, Judging
 
 NAMES = list(POLICIES)
-USAGE = f"""usage: metalearn select evaluate MATRIX [--policies NAME ...] [--weight LAMBDA ...]
+USAGE = f"""usage: metalearn select evaluate MATRIX [--policy NAME ...] [--weight LAMBDA ...]
                                  [--folds N] [--repetitions N] [--no-learning] [--workers N]
                                  [--run-dir DIR] [--resume] [OPTIONS]
-       metalearn select evaluate --aslib FOLDER ... [--policies NAME ...] [--seed N]
+       metalearn select evaluate --aslib FOLDER ... [--policy NAME ...] [--seed N]
                                  [--measure NAME] [--folds N] [--output FILE.json]
        metalearn select fit MATRIX --policy NAME --output DIR [--weight LAMBDA] [OPTIONS]
        metalearn select recommend DIR --support FILE [--output FILE.json]
@@ -29,9 +29,11 @@ USAGE = f"""usage: metalearn select evaluate MATRIX [--policies NAME ...] [--wei
   recommend       which learner for examples of your own, and the command that adapts it
 
   MATRIX          folder of a performance matrix (python -m experiments.selection.matrix)
-  --policies      {", ".join(NAMES[:6])},
-                  {", ".join(NAMES[6:12])},
-                  {", ".join(NAMES[12:])} (default: all)
+  --policy        {", ".join(NAMES[:5])},
+                  {", ".join(NAMES[5:11])},
+                  {", ".join(NAMES[11:16])},
+                  {", ".join(NAMES[16:])} (default: all; of a scenario
+                  those that see whole rows of training tasks)
   --weight        lambda, utility that a unit of cost takes away (default: 0 0.002; fit: 0.002)
   --folds N       of sources (default: 10)
   --repetitions N cross-validations, with folds drawn anew (default: 5)
@@ -105,7 +107,7 @@ def _made(kind: Any, values: dict[str, Any]) -> Any:
 def _evaluate(words: list[str]) -> None:
     options = _parser("?")
     options.add_argument("--aslib", type=Path, nargs="+", action="extend", default=[])
-    options.add_argument("--policies", nargs="+", action="extend", default=[])
+    options.add_argument("--policy", nargs="+", action="extend", default=[])
     options.add_argument("--weight", type=float, nargs="+", dest="weights")
     options.add_argument("--folds", type=int)
     options.add_argument("--repetitions", type=int)
@@ -117,8 +119,8 @@ def _evaluate(words: list[str]) -> None:
     options.add_argument("--output", type=Path)
     given = options.parse_args(words)
     if (given.matrix is None) == (not given.aslib):
-        raise UserError("select evaluate needs the folder of a matrix, or --aslib FOLDER")
-    policies = known(given.policies)
+        raise UserError("select evaluate needs --aslib FOLDER, or the folder of a matrix")
+    policies = known(given.policy, ("static", "supervised") if given.aslib else ())
     if given.seed is not None and given.seed < 0:
         raise UserError(f"--seed {given.seed} is negative; give 0 or more")
     if given.aslib:

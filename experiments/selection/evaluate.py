@@ -1,4 +1,4 @@
-"""Policies judged on ASlib scenarios, in one table.
+"""Policies judged on ASlib scenarios, a table a scenario.
 
 Of each scenario the single best is the one over all instances, as in ASlib's tables; the closed gap
 is (SBS - s) / (SBS - VBS), its interval a bootstrap over instances.
@@ -23,7 +23,7 @@ from metalearn.selection.aslib import Scenario, read_scenario
 from metalearn.selection.crossvalidation import folds_by_source, judge, single_best, virtual_best
 from metalearn.selection.metrics import closed_gap, frequencies, mean_utility, share_best
 
-HEADERS = ("scenario", "policy", "measure", "value", "SBS", "VBS", "closed gap", "best", "CPU s")
+HEADERS = ("policy", "value", "closed gap", "best", "CPU s")
 
 
 def evaluate(
@@ -35,7 +35,7 @@ def evaluate(
     folds: int = 10,
     output: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Judge policies on scenarios and print the table, a line as soon as it is known.
+    """Judge policies on scenarios and print the table of each as soon as it is known.
 
     Args:
         folders: Of the scenarios.
@@ -51,17 +51,19 @@ def evaluate(
     Raises:
         UserError: If a scenario cannot be read, or there is nothing to choose in it.
     """
-    scenarios = [read(folder, measure) for folder in folders]
     rows: list[dict[str, Any]] = []
-    console = Console(highlight=False, stderr=True)
-    for scenario in scenarios:
+    for scenario in [read(folder, measure) for folder in folders]:
         try:
-            for row in judged_on(scenario, names, seed=seed, folds=folds):
-                rows.append(row)
-                console.print(f"{row['scenario']} {row['policy']}: {_gap(row)}", markup=False)
+            found = list(judged_on(scenario, names, seed=seed, folds=folds))
         except ValueError as error:
             raise UserError(f"{scenario.name}: {error}") from None
-    show(rows, names)
+        show(scenario, found)
+        rows += found
+    if len(folders) > 1:
+        print(f"mean closed gap over {len(folders)} scenarios")
+        for name in names:
+            mean = np.mean([row["gap"]["mean"] for row in rows if row["policy"] == name])
+            print(f"  {name:<{max(map(len, names))}}  {mean:.3f}")
     if output is not None:
         write_json(output, {"seed": seed, "rows": rows})
     return rows
@@ -120,23 +122,18 @@ def judged_on(
         }
 
 
-def show(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    """Print the rows, and the mean closed gap of each policy where there are several scenarios."""
+def show(scenario: Scenario, rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rows of a scenario."""
     console = Console(highlight=False)
+    first, size = rows[0], (len(scenario.instances), len(scenario.algorithms))
+    title = f"{scenario.name}: {size[0]} instances, {size[1]} algorithms, {first['measure']}"
+    bounds = f"SBS {first['single']:.3f}, VBS {first['virtual']:.3f}"
+    console.print(f"{title}; {bounds}", markup=False)
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
     for header in HEADERS:
-        left = header in ("scenario", "policy", "measure")
-        table.add_column(header, justify="left" if left else "right", no_wrap=True)
+        table.add_column(header, justify="left" if header == "policy" else "right", no_wrap=True)
     for row in rows:
-        numbers = [f"{row[key]:.3f}" for key in ("value", "single", "virtual")]
-        last = [_gap(row), f"{100 * row['best']:.0f}%", f"{row['seconds']:.0f}"]
-        table.add_row(row["scenario"], row["policy"], row["measure"], *numbers, *last)
+        gap = "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**row["gap"])
+        share, seconds = f"{100 * row['best']:.0f}%", f"{row['seconds']:.0f}"
+        table.add_row(row["policy"], f"{row['value']:.3f}", gap, share, seconds)
     console.print(table)
-    count = len(rows) // len(names)
-    for name in names if count > 1 else ():
-        mean = np.mean([row["gap"]["mean"] for row in rows if row["policy"] == name])
-        console.print(f"mean closed gap of {name} over {count} scenarios: {mean:.3f}")
-
-
-def _gap(row: dict[str, Any]) -> str:
-    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**row["gap"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.errors import UserError, one_of
 
@@ -18,50 +18,52 @@ VIRTUAL_BEST = "virtual-best"
 """Stands in every table as the bound that it is; it knows the outcomes and cannot be fitted."""
 
 
+Group = Literal["static", "supervised", "bandit", "reinforced"]
+
+
 @dataclass(frozen=True)
 class Row:
     """A policy of the table.
 
     Attributes:
+        group: What kind of policy it is.
         file: Of metalearn.selection.
         kind: Class in it.
-        settings: Of the class, where they differ from its defaults.
+        training: Settings of its training, where they differ from the defaults.
         trainer: File and class of what trains an actor by reinforcement; None: nothing does.
-        training: Settings of the trainer.
-        watched: Whether its training can be watched.
     """
 
+    group: Group
     file: str
     kind: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    trainer: tuple[str, str] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
-    watched: bool = False
+    trainer: tuple[str, str] | None = None
 
 
 def _reinforced(file: str, kind: str, **training: Any) -> Row:
-    return Row("searcher", "Searcher", {}, (file, kind), training, watched=True)
+    return Row("reinforced", "searcher", "Searcher", training, (file, kind))
 
 
 POLICIES = {
-    "random": Row("static", "Random"),
-    "single-best": Row("static", "SingleBest"),
-    "nearest-tasks": Row("nearest_tasks", "NearestTasks"),
-    "regression-forest": Row("regression_forest", "RegressionForest"),
-    "voting-forest": Row("voting_forest", "VotingForest"),
-    "cost-sensitive": Row("cost_sensitive", "CostSensitive"),
-    "ucb1": Row("ucb1", "UCB1"),
-    "thompson": Row("thompson", "Thompson"),
-    "exp3": Row("exp3", "EXP3"),
-    "epsilon-greedy": Row("epsilon_greedy", "EpsilonGreedy"),
-    "linucb": Row("linucb", "LinUCB"),
-    "linear-thompson": Row("linear_thompson", "LinearThompson"),
+    "random": Row("static", "static", "Random"),
+    "single-best": Row("static", "static", "SingleBest"),
+    "nearest-tasks": Row("supervised", "nearest_tasks", "NearestTasks"),
+    "regression-forest": Row("supervised", "regression_forest", "RegressionForest"),
+    "voting-forest": Row("supervised", "voting_forest", "VotingForest"),
+    "cost-sensitive": Row("supervised", "cost_sensitive", "CostSensitive"),
+    "regret-ensemble": Row("supervised", "regret_ensemble", "RegretEnsemble"),
+    "ucb1": Row("bandit", "ucb1", "UCB1"),
+    "thompson": Row("bandit", "thompson", "Thompson"),
+    "exp3": Row("bandit", "exp3", "EXP3"),
+    "epsilon-greedy": Row("bandit", "epsilon_greedy", "EpsilonGreedy"),
+    "linucb": Row("bandit", "linucb", "LinUCB"),
+    "linear-thompson": Row("bandit", "linear_thompson", "LinearThompson"),
     "reinforce": _reinforced("reinforce", "Reinforce"),
     "q-learning": _reinforced("temporal", "TemporalDifference"),
     "q-linear": _reinforced("temporal", "TemporalDifference", cells=0),
     "sarsa": _reinforced("temporal", "TemporalDifference", method="sarsa"),
     "ppo": _reinforced("ppo", "PPO"),
-    "recurrent": Row("recurrent", "Recurrent", watched=True),
+    "recurrent": Row("reinforced", "recurrent", "Recurrent"),
 }
 """Every policy by name, the simplest first."""
 
@@ -81,10 +83,12 @@ def policy(name: str, watch: Watch | None = None) -> Policy:
         False
     """
     row = row_named(name)
-    watching = {"watch": watch} if row.watched else {}
+    watching = {"watch": watch} if row.group == "reinforced" else {}
     try:
-        trainer = [] if row.trainer is None else [_made(*row.trainer, **row.training)]
-        return _made(row.file, row.kind, *trainer, **row.settings, **watching)
+        if row.trainer is None:
+            return _made(row.file, row.kind, **row.training, **watching)
+        trainer = _made(*row.trainer, **row.training)
+        return _made(row.file, row.kind, trainer, **watching)
     except ImportError as error:
         raise UserError(f"policy {name}: {error}") from None
 
@@ -102,27 +106,30 @@ def row_named(name: str) -> Row:
     return POLICIES[name]
 
 
-def known(names: Sequence[str]) -> list[str]:
-    """Names of the table, each once: those given, or all; the virtual best needs no asking for.
+def known(names: Sequence[str], groups: Sequence[Group] = ()) -> list[str]:
+    """Names of the table, each once; the virtual best needs no asking for.
+
+    Args:
+        names: Which; none: all.
+        groups: Of which groups, where no names are given; none: all.
 
     Raises:
         UserError: If there is no policy of such a name.
 
     Example:
-        >>> known(["random", "virtual-best", "random"])
-        ['random']
+        >>> known(["random", "virtual-best", "random"]), known([], ["static"])
+        (['random'], ['random', 'single-best'])
     """
     chosen = [name for name in dict.fromkeys(names) if name != VIRTUAL_BEST]
     for name in chosen:
         row_named(name)
-    return chosen or list(POLICIES)
+    return chosen or [n for n, row in POLICIES.items() if not groups or row.group in groups]
 
 
 def settings(name: str) -> dict[str, Any]:
     """What the outcomes of a policy depend on, for JSON."""
     row = row_named(name)
-    trained = {"trainer": row.trainer[1], **row.training} if row.trainer else {}
-    return {"policy": row.kind, **row.settings, **trained}
+    return {"policy": row.trainer[1] if row.trainer else row.kind, **row.training}
 
 
 def _made(file: str, kind: str, *built: Any, **chosen: Any) -> Any:

@@ -37,6 +37,8 @@ STATUS = "feature_runstatus.arff"
 COSTS = "feature_costs.arff"
 FOLDS = "cv.arff"
 KEYS = ("instance_id", "repetition")
+UTILITY, COST, TRY = "utility", "cost", "try"
+"""Measures of a problem that was written here."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,9 @@ class Scenario:
         Each instance is a source of its own, but where the description says its `sources`.
         """
         kept = self.description.get("metalearn") or {}
+        ours = bool(kept) and self.measure.name == UTILITY
         utilities = self.performance if self.measure.maximize else -self.performance
-        if not kept:
+        if not ours:
             known = np.isfinite(utilities)
             total = np.where(known, utilities, 0.0).sum(0)
             utilities = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)[None]
@@ -112,8 +115,8 @@ class Scenario:
             feature_names=names,
             features=features,
             utilities=utilities,
-            costs=self.others["cost"][0] if kept else costs,
-            tries=self.others["try"][0] if "try" in self.others and kept else None,
+            costs=self.others[COST][0] if ours else costs,
+            tries=self.others[TRY][0] if ours and TRY in self.others else None,
         )
 
 

@@ -15,7 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from metalearn.selection import arff
-from metalearn.selection.aslib import DESCRIPTION, FEATURES, FOLDS, KEYS, RUNS, STATUS
+from metalearn.selection.aslib import (
+    COST,
+    DESCRIPTION,
+    FEATURES,
+    FOLDS,
+    KEYS,
+    RUNS,
+    STATUS,
+    TRY,
+    UTILITY,
+)
 from metalearn.selection.problem import Problem
 
 STEP = "features"
@@ -51,11 +61,11 @@ def write_scenario(
         if len(set(names)) < len(names):
             raise ValueError(f"two {kind} have one name; a scenario tells them apart by it")
     folder.mkdir(parents=True, exist_ok=True)
-    measures = ["utility", "cost"] + ["try"] * (problem.tries is not None)
+    measures = [UTILITY, COST] + [TRY] * (problem.tries is not None)
     description = {
         "scenario_id": name,
         "performance_measures": measures,
-        "maximize": [measure != "cost" for measure in measures],
+        "maximize": [measure != COST for measure in measures],
         "performance_type": ["solution_quality"] * len(measures),
         "algorithm_cutoff_time": "?",
         "algorithm_cutoff_memory": "?",

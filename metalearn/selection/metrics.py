@@ -71,7 +71,8 @@ def closed_gap(judged: Judged, single: Judged, *, resamples: int = 2000, seed: i
         ...     ("a", "b", "c"), ("a", "b", "c"), ("cheap", "dear"), (), np.zeros((3, 0)),
         ...     utilities, np.ones((3, 2)),
         ... )
-        >>> closed_gap(judged(problem, np.array([[1, 1, 0]])), single_best(problem)).mean
+        >>> found = judged(problem, np.array([[1, 1, 0]]))
+        >>> round(closed_gap(found, single_best(problem)).mean, 6)
         0.5
     """
     above = judged.utilities - single.utilities

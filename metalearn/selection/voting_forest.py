@@ -13,6 +13,8 @@ Contributions to Portfolio-Based Algorithm Selectors", section 3 (SATzilla 2012)
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from metalearn.selection.policy import Scored
@@ -47,7 +49,7 @@ class VotingForest(Scored):
             (a, b): self._forest(problem, a, b, seed) for a in range(size) for b in range(a)
         }
 
-    def _forest(self, problem: Problem, a: int, b: int, seed: int):
+    def _forest(self, problem: Problem, a: int, b: int, seed: int) -> Any:
         """p_ab; a number where the training tasks have only one answer, or none."""
         from sklearn.ensemble import RandomForestClassifier
 

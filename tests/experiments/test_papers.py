@@ -21,7 +21,7 @@ from experiments.reproduce import markdown, record
 from experiments.results import KEPT, PAPERS, README, REPRODUCTIONS
 
 RECORDS = sorted((KEPT / PAPERS).glob("*.json"))
-REAL_TEXT = ("mteb-banking77", "protaugment")
+REAL_DATA = ("mteb-banking77", "aslib", "protaugment")
 """Entries that need the folder of real data."""
 
 
@@ -84,7 +84,7 @@ def test_the_list_is_one_line_an_entry_and_loads_no_torch():
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("key", registry.FILES)
 def test_a_smoke_test_runs_the_code_and_judges_nothing(key, capsys, tmp_path, request):
-    if key in REAL_TEXT:
+    if key in REAL_DATA:
         request.getfixturevalue("data")
     path = tmp_path / "record.json"
     assert main(["reproduce", key, "--smoke", "--seed", "3", "--output", str(path)]) == 0

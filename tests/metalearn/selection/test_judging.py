@@ -1,5 +1,9 @@
 """Cross-validation by source and what is measured of its choices."""
 
+from __future__ import annotations
+
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -43,7 +47,7 @@ class Spy(Policy):
     """Keeps what it is shown; always chooses the first learner."""
 
     online = True
-    made: list["Spy"] = []
+    made: ClassVar[list[Spy]] = []
 
     def fit(self, problem: Problem, seed: int) -> None:
         self.problem, self.seed, self.seen = problem, seed, []

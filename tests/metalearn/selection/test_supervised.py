@@ -12,7 +12,7 @@ from metalearn.selection.nearest_tasks import NearestTasks
 from metalearn.selection.policy import Policy
 from metalearn.selection.problem import Problem
 from metalearn.selection.regression_forest import RegressionForest
-from metalearn.selection.stacked import Stacked
+from metalearn.selection.regret_ensemble import RegretEnsemble
 from metalearn.selection.static import Random, SingleBest, regrets
 from metalearn.selection.voting_forest import VotingForest
 
@@ -21,7 +21,7 @@ LEARNED: dict[str, Callable[[], Policy]] = {
     "regression": lambda: RegressionForest(trees=20),
     "voting": lambda: VotingForest(trees=9),
     "cost": lambda: CostSensitive(trees=20),
-    "stacked": lambda: Stacked(trees=20),
+    "ensemble": lambda: RegretEnsemble(trees=20),
 }
 ALL = LEARNED | {"random": Random, "single": SingleBest}
 
@@ -141,7 +141,7 @@ def test_votes_count_what_a_mistake_costs():
     problem = Problem(
         names, names, ("often", "rare"), ("x",), np.zeros((12, 1)), utilities, np.ones((12, 2))
     )
-    for make in (VotingForest, CostSensitive, lambda: NearestTasks(12), Stacked):
+    for make in (VotingForest, CostSensitive, lambda: NearestTasks(12), RegretEnsemble):
         policy = make()
         policy.fit(problem, seed=0)
         assert policy.choose(np.zeros(1), np.array([True, True])) == 1
