@@ -35,12 +35,12 @@ from experiments.selection.folder import Folder, opened
 from experiments.selection.judging import problem_of
 from experiments.selection.policies import policy, settings
 from experiments.selection.problems import read_problem, write_problem
+from experiments.selection.serving import PROBLEM, is_fitted
 from experiments.selection.settings import Fitting
 from metalearn.selection.explanation import residuals
 from metalearn.selection.policy import Policy
 from metalearn.selection.problem import Problem
 
-PROBLEM = "problem.parquet"
 POLICY = "policy.safetensors"
 ANCHORS = "anchors.safetensors"
 TRAINED = "trained"
@@ -63,7 +63,7 @@ def fit(wanted: Fitting, output: Path, trained: Path | None = None) -> Path:
     Raises:
         UserError: If the matrix or the folder cannot be used, or the trained learners are missing.
     """
-    problem = problem_of(wanted, wanted.weight)
+    problem = problem_of(wanted.matrix, wanted.weight, wanted.cost, wanted.missing)
     _check_portfolio(wanted, problem.learners)
     place = trained or Path(wanted.matrix) / TRAINED
     needs = any(portfolio.entry_named(name).trained for name in problem.learners)
@@ -195,11 +195,6 @@ class Fitted:
         """Class means for LEEP; None where no feature needs them."""
         file = self.folder / ANCHORS
         return safetensors.numpy.load_file(file)["anchors"] if file.exists() else None
-
-
-def is_fitted(folder: Path) -> bool:
-    """Whether `fit` wrote a folder."""
-    return (folder / PROBLEM).exists()
 
 
 def read(folder: Path) -> Fitted:

@@ -28,7 +28,7 @@ from experiments.folder import environment
 from experiments.selection.figures import draw
 from experiments.selection.folder import opened
 from experiments.selection.policies import VIRTUAL_BEST, policy, settings
-from experiments.selection.settings import Judging
+from experiments.selection.settings import Cost, Judging, Missing
 from experiments.selection.summary import show, write_tables
 from experiments.selection.tables import read_matrix
 from metalearn.selection import metrics
@@ -62,7 +62,10 @@ def evaluate(wanted: Judging, run_dir: Path, resume: bool = False, workers: int 
     Raises:
         UserError: If the matrix cannot be used, or there are fewer sources than folds.
     """
-    problems = {weight: problem_of(wanted, weight) for weight in wanted.weights}
+    problems = {
+        weight: problem_of(wanted.matrix, weight, wanted.cost, wanted.missing)
+        for weight in wanted.weights
+    }
     first = problems[wanted.weights[0]]
     try:
         folds_by_source(first, wanted.folds, wanted.seed)
@@ -101,23 +104,25 @@ def evaluate(wanted: Judging, run_dir: Path, resume: bool = False, workers: int 
     return run_dir
 
 
-def problem_of(wanted: Any, weight: float) -> Problem:
+def problem_of(matrix: str, weight: float, cost: Cost, missing: Missing) -> Problem:
     """The problem of a matrix at a value of lambda.
 
     Args:
-        wanted: `Judging` or `Fitting`: names the matrix, the unit of cost, and what to do about
-            cells that were not measured.
+        matrix: Its folder.
         weight: lambda.
+        cost: Unit of cost.
+        missing: What to do about cells that were not measured.
 
     Raises:
         UserError: If there is no matrix, a table is damaged, a cell is missing and refused, or a
             feature is not finite.
     """
-    matrix = read_matrix(Path(wanted.matrix))
     try:
-        return matrix.problem(weight, wanted.cost, wanted.missing)
+        return read_matrix(Path(matrix)).problem(weight, cost, missing)
+    except UserError:
+        raise
     except ValueError as error:
-        raise UserError(f"{wanted.matrix}: {error}") from None
+        raise UserError(f"{matrix}: {error}") from None
 
 
 def _records(
@@ -159,7 +164,8 @@ _problem = lru_cache(maxsize=4)(problem_of)
 
 
 def _finish(wanted: Judging, weight: float, name: str, file: Path) -> None:
-    problem, online = _problem(wanted, weight), policy(name).online
+    problem = _problem(wanted.matrix, weight, wanted.cost, wanted.missing)
+    online = policy(name).online
     folds = np.stack(
         [
             folds_by_source(problem, wanted.folds, wanted.seed + repetition)

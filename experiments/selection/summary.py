@@ -87,7 +87,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def write_tables(folder: Path, rows: Sequence[Row]) -> None:
-    """`table.csv` and `table.parquet`: a column a number, intervals as name, name_low, name_high."""
+    """`table.csv` and `table.parquet`: a column a number, an interval three of them."""
     flat = []
     for row in rows:
         values: Row = {}

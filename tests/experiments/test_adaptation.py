@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 from torch.nn.functional import normalize
 
-from experiments.adaptation import Classifier, adapt, batch_of, predict
+from experiments.adaptation import adapt
 from experiments.errors import UserError
+from experiments.prediction import Classifier, batch_of, predict
 from experiments.run import run
 from experiments.trained import TrainedRun
 from meta_models.backbone import load_backbone

@@ -71,7 +71,7 @@ def test_names_lead_to_policies():
         ("select evaluate --aslib MADE --folds 41", "MADE: 41 folds of 40 sources; give 2 to 40"),
         ("select evaluate --aslib MADE --seed -1", "--seed -1 is negative"),
         ("select evaluate --aslib MADE --output no/x.json", "is no file in an existing folder"),
-        ("select evaluate --aslib MADE --policies random", "--policies random; see metalearn"),
+        ("select evaluate --aslib MADE --policies random", "unrecognized arguments: --policies"),
         ("select evaluate --aslib MADE --measure cost", "MADE: the virtual best is 0 above"),
     ],
 )
