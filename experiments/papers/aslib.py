@@ -77,13 +77,14 @@ def run(job: Job) -> Measured:
 
     measured: Measured = {}
     gaps: dict[str, list[float]] = {title: [] for title in SELECTORS}
+    minutes = dict.fromkeys(SELECTORS, 0.0)
     job.folder.mkdir(parents=True, exist_ok=True)
     for name in PUBLISHED:
         scenario = read(find(f"aslib/{name}"))
         if job.smoke:
             scenario = fewer(scenario)
         for title, policy in SELECTORS.items():
-            kept = job.folder / f"{name}-{policy}-{job.seed}.json"
+            kept = job.folder / f"{name}-{policy}-{job.seed}{'-smoke' * job.smoke}.json"
             if not kept.exists():
                 write_json(kept, next(judged_on(scenario, [policy], seed=job.seed)))
             row: dict[str, Any] = read_json(kept)
@@ -93,8 +94,11 @@ def run(job: Job) -> Measured:
             measured[f"{name} VBS"] = Estimate(row["virtual"])
             measured[f"{name} SBS"] = Estimate(row["single"])
             gaps[title].append(interval["mean"])
-    means = {f"mean {title}": Estimate(sum(gap) / len(gap)) for title, gap in gaps.items()}
-    return measured | means
+            minutes[title] += row["seconds"] / 60
+    for title, gap in gaps.items():
+        measured[f"mean {title}"] = Estimate(sum(gap) / len(gap))
+        measured[f"minutes of a core, {title}"] = Estimate(minutes[title])
+    return measured
 
 
 def fewer(scenario: Scenario) -> Scenario:
@@ -109,6 +113,10 @@ def fewer(scenario: Scenario) -> Scenario:
         instances=tuple(scenario.instances[row] for row in rows),
         features=scenario.features[rows],
         performance=scenario.performance[:, rows],
+        others={measure: values[:, rows] for measure, values in scenario.others.items()},
+        solved=scenario.solved[:, rows],
+        presolved=scenario.presolved[rows],
+        feature_costs=scenario.feature_costs[rows],
         folds=np.arange(TRIED)[None] % 2,
     )
 
@@ -139,6 +147,7 @@ REPRODUCTION = Reproduction(
         *(quantity for name in PUBLISHED for quantity in _quantities(name)),
         Quantity("mean forest", round(mean_published(2), 4), 0.793),
         Quantity("mean ensemble", round(mean_published(3), 4), low=LEAST),
+        *(Quantity(f"minutes of a core, {title}") for title in SELECTORS),
     ),
     run=run,
     settings={"policies": SELECTORS, "scenarios": list(PUBLISHED)},

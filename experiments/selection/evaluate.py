@@ -18,6 +18,7 @@ from rich.table import Table
 
 from experiments.errors import UserError
 from experiments.files import write_json
+from experiments.progress import Progress
 from experiments.selection.policies import policy
 from metalearn.selection.aslib import Scenario, read_scenario
 from metalearn.selection.crossvalidation import folds_by_source, judge, single_best, virtual_best
@@ -53,8 +54,12 @@ def evaluate(
     """
     rows: list[dict[str, Any]] = []
     for scenario in [read(folder, measure) for folder in folders]:
+        found = []
         try:
-            found = list(judged_on(scenario, names, seed=seed, folds=folds))
+            with Progress(len(names), f"{scenario.name}: policies judged") as progress:
+                for row in judged_on(scenario, names, seed=seed, folds=folds):
+                    found.append(row)
+                    progress.update(len(found), {"closed gap": row["gap"]["mean"]})
         except ValueError as error:
             raise UserError(f"{scenario.name}: {error}") from None
         show(scenario, found)

@@ -30,6 +30,7 @@ from metalearn.selection.problem import Problem
 
 PENALTY = 10
 """What a run that did not end counts, in cutoffs: the 10 of PAR10."""
+LARGEST = 1e38
 DESCRIPTION = "description.txt"
 RUNS = "algorithm_runs.arff"
 FEATURES = "feature_values.arff"
@@ -277,7 +278,9 @@ def _features(table: Arff, row: Mapping[str, int]) -> tuple[np.ndarray, tuple[st
     total, count = np.zeros((2, len(row), len(names)))
     np.add.at(total, rows, np.where(known, values, 0.0))
     np.add.at(count, rows, known)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan), tuple(names)
+    # Forests compute in single precision, and some features are larger than its numbers.
+    means = np.clip(total / np.maximum(count, 1), -LARGEST, LARGEST)
+    return np.where(count > 0, means, np.nan), tuple(names)
 
 
 class Runs:

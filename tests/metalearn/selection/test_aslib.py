@@ -135,6 +135,14 @@ def test_a_problem_is_minus_par10_with_missing_features_imputed(tmp_path):
     np.testing.assert_array_equal(problem.features[2], [10, 0.5, 0.5, 9, 0, 1])
 
 
+def test_features_that_are_no_numbers_of_single_precision(tmp_path):
+    """Infinite ones are missing, those beyond the range are at its end."""
+    changed = FEATURES.replace("two,1,?,", "two,1,inf,").replace("s,1,10,", "s,1,-1e300,")
+    problem = read_scenario(write(tmp_path, feature_values=changed)).problem()
+    np.testing.assert_array_equal(problem.features[:, 0], [2, -5e37, -1e38])
+    assert np.isfinite(problem.features.astype(np.float32)).all()
+
+
 def test_another_measure_is_a_quality_to_be_maximized(tmp_path):
     found = read_scenario(write(tmp_path), "quality")
     np.testing.assert_allclose(found.problem().mean, [[0.6, 0], [0.3, 0.1], [0.3, 0.9]])

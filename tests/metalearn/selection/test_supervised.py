@@ -1,5 +1,6 @@
 """Policies fitted on the whole rows of a problem: what each must do, whatever its method."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from metalearn.selection.cost_sensitive import CostSensitive
 from metalearn.selection.crossvalidation import folds_by_source, judge, single_best
+from metalearn.selection.kernel_ridge import BANDWIDTHS, RIDGES, KernelRidge
 from metalearn.selection.metrics import closed_gap
 from metalearn.selection.nearest_tasks import NearestTasks
 from metalearn.selection.policy import Policy
@@ -145,6 +147,24 @@ def test_votes_count_what_a_mistake_costs():
         policy = make()
         policy.fit(problem, seed=0)
         assert policy.choose(np.zeros(1), np.array([True, True])) == 1
+
+
+def test_the_kernel_is_chosen_by_the_error_of_models_that_have_not_seen_a_task():
+    random = np.random.default_rng(0)
+    inputs, targets = random.normal(size=(12, 2)), random.normal(size=(12, 3))
+    distances = np.linalg.norm(inputs[:, None] - inputs, axis=-1)
+    errors = {}
+    for bandwidth, ridge in itertools.product(BANDWIDTHS, RIDGES):
+        kernel = np.exp(-distances / (bandwidth * np.median(distances)))
+        lost = []
+        for row in range(12):
+            rest = np.arange(12) != row
+            inner = kernel[np.ix_(rest, rest)] + ridge * np.eye(11)
+            weights = np.linalg.solve(inner, (targets - targets.mean(0))[rest])
+            lost.append(targets[row] - targets.mean(0) - kernel[row, rest] @ weights)
+        whole = np.linalg.solve(kernel + ridge * np.eye(12), targets - targets.mean(0))
+        errors[np.square(lost).mean()] = kernel @ whole + targets.mean(0)
+    np.testing.assert_allclose(KernelRidge(inputs, targets).predict(inputs), errors[min(errors)])
 
 
 def test_no_neighbour_is_refused():
