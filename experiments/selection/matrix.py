@@ -116,7 +116,7 @@ def _settings(planned: Sequence[Planned], learners: Sequence[str]) -> dict[str, 
         entry = portfolio.entry_named(name)
         entries[name] = {
             "axes": [entry.model, entry.place, entry.algorithm],
-            "trained_on": portfolio.trained_on(entry),
+            "trained_on": list(portfolio.trained_on(entry)),
             "settings": portfolio.settings(entry).model_dump(mode="json"),
         }
     names = [task.name for task in planned]
