@@ -30,6 +30,7 @@ from metalearn.baselines.logistic_regression import LogisticRegression
 from metalearn.baselines.majority import Majority
 from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
+from metalearn.baselines.tfidf_prototypes import TfIdfPrototypes
 from metalearn.inner.learn2learn_engine import named_transform
 from metalearn.learner import Learner
 from tasks.sources.folder import FolderFamily
@@ -77,7 +78,7 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
     ),
     "label-names": lambda w: LabelNames(w.frozen_features),
     "named-prototypes": lambda w: LabelNames(w.frozen_features, weight=1.0),
-    "tfidf-prototypes": lambda w: Classifier(TfIdf(), _sklearn("neighbors.NearestCentroid")),
+    "tfidf-prototypes": lambda w: TfIdfPrototypes(TfIdf()),
     "tfidf-logistic": lambda w: Classifier(
         TfIdf(),
         _sklearn("linear_model.LogisticRegression", C=w.experiment.baselines.strength),

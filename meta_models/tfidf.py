@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -49,20 +50,22 @@ class TfIdf:
             TfidfVectorizer(lowercase=False, **options).fit(texts) for texts in _texts(support)
         )
 
-    def features(self, fitted: tuple[Vectorizer, ...], batch: Batch) -> Tensor:
-        """`[T, B, V]` features of unit length; zero at padding, and for a text of unknown terms.
+    def rows(self, fitted: tuple[Vectorizer, ...], batch: Batch) -> list[np.ndarray]:
+        """`[B, V]` features of each task, of unit length; zero at padding and for unknown terms.
 
         Args:
             fitted: What `fit` gave for the support of the same tasks.
             batch: Texts of the same tasks.
         """
-        found = [
-            torch.from_numpy(vectorizer.transform(texts).toarray()).float()
+        return [
+            vectorizer.transform(texts).toarray()
             for vectorizer, texts in zip(fitted, _texts(batch, real=False), strict=True)
         ]
-        # The vocabularies of the tasks differ in size.
-        by_term = pad_sequence([features.T for features in found], batch_first=True)
-        return by_term.transpose(1, 2)
+
+    def features(self, fitted: tuple[Vectorizer, ...], batch: Batch) -> Tensor:
+        """The same as one `[T, B, V]`: zero at terms that a task does not have."""
+        rows = [torch.from_numpy(found.T).float() for found in self.rows(fitted, batch)]
+        return pad_sequence(rows, batch_first=True).transpose(1, 2)
 
 
 def _texts(batch: Batch, real: bool = True) -> list[list[str]]:

@@ -51,9 +51,9 @@ TRAINED = Experiment(
     adapter=TOP,
     inner=InnerSettings(steps=3, rate=0.1, tasks_per_pass=4),
     outer=OuterSettings(
-        steps=24, tasks=4, rate=2e-3, warmup=3, validate_every=12, validation_tasks=30
+        steps=16, tasks=4, rate=2e-3, warmup=3, validate_every=8, validation_tasks=20
     ),
-    evaluation=EvaluationSettings(tasks=50),
+    evaluation=EvaluationSettings(tasks=20),
     tracking=TrackingSettings(mode="disabled"),
     threads=1,
 )

@@ -226,7 +226,9 @@ Numbered = list[tuple[int, dict[str, Any]]]
 def _rows(path: str) -> dict[str, Numbered]:
     """Records of a file by their column `task`, numbered."""
     groups: dict[str, Numbered] = {}
-    with gzip.open(find(path), "rt", encoding="utf-8") as lines:
+    file = find(path)
+    opener = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             row = json.loads(line)
             groups.setdefault(row.get("task", ""), []).append((number, row))

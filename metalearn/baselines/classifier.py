@@ -2,7 +2,6 @@
 
     W = argmin_W sum_i |y_i - W f_i - b|^2 + a |W|^2          ridge: Hoerl and Kennard 1970
     y(x) = y_i, i = argmin_i |f(x) - f_i|                     neighbour: Cover and Hart 1967
-    y(x) = argmin_c |f(x) - mean of f over class c|           nearest mean
     y(x) = argmax_c p(c) prod_g p(g | c)^{f_g(x)}             naive Bayes: Rennie et al. 2003,
                                                               "Tackling the Poor Assumptions"
 
@@ -13,8 +12,6 @@ At a glance:
         are five shots or more: as logistic regression, in closed form.
     neighbour: learns nothing; order none; trains in 0; adapts in 1; holds no graph; use it when
         classes are no clouds around one mean.
-    tfidf-prototypes: learns nothing; order none; trains in 0; adapts in 0; holds no graph; use it
-        when single words tell the classes apart, and nothing may be spent.
     tfidf-logistic: learns nothing; order none; trains in 0; adapts in 0; holds no graph; use it
         when single words tell the classes apart and there are several shots.
     tfidf-bayes: learns nothing; order none; trains in 0; adapts in 0; holds no graph; use it when
@@ -23,6 +20,7 @@ At a glance:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +82,8 @@ class Classifier(Learner):
 
     def predict(self, adapted: Classified, query: Batch) -> Tensor:
         rows = self._rows(adapted, query)
-        logits = np.full((*rows.shape[:2], query.class_mask.shape[1]), MASKED, np.float32)
+        shape = len(rows), len(rows[0]), query.class_mask.shape[1]
+        logits = np.full(shape, MASKED, np.float32)
         for task, classifier in enumerate(adapted.classifiers):
             logits[task][:, classifier.classes_] = _scores(classifier, rows[task])
         return torch.from_numpy(logits)
@@ -92,11 +91,11 @@ class Classifier(Learner):
     def passes(self) -> float:
         return 0.0 if isinstance(self._features, TfIdf) else 1.0
 
-    def _rows(self, adapted: Classified, batch: Batch) -> np.ndarray:
-        """`[T, B, D]` features."""
+    def _rows(self, adapted: Classified, batch: Batch) -> Sequence[np.ndarray]:
+        """`[B, D]` features of each task; a vocabulary has as many as it has terms."""
         store = self._features
         if isinstance(store, TfIdf):
-            return store.features(adapted.vectorizers, batch).double().numpy()
+            return store.rows(adapted.vectorizers, batch)
         return store.features(adapted.state, batch).double().cpu().numpy()
 
 

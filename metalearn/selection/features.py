@@ -102,7 +102,7 @@ def words(support: Batch, instruments: Instruments) -> Found:
     lengths = np.array([len(text) for text in texts], dtype=np.float64)
     alone = [np.mean([holders[term] == 1 for term in terms]) for terms in sets]
     tfidf = TfIdf()
-    rows = tfidf.features(tfidf.fit(support), support)[0].double().numpy()
+    rows = tfidf.rows(tfidf.fit(support), support)[0]
     return {
         "tokens": float(lengths.mean()),
         "tokens_deviation": float(lengths.std()),
