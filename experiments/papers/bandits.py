@@ -187,6 +187,10 @@ REPRODUCTION = Reproduction(
         Quantity(EXCESS, high=3.0),
     ),
     run=run,
-    settings={"recurrent": RECURRENT, "widths": WIDTHS, "streams": STREAMS},
+    settings={
+        "recurrent": RECURRENT,
+        "widths": list(WIDTHS),
+        "streams": {str(pulls): count for pulls, count in STREAMS.items()},
+    },
     note="Bands are 2% of the published value or 0.15, whichever is larger.",
 )

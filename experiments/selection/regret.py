@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def regret(policy: Linear, rounds: int, seed: int) -> np.ndarray:
         >>> found.shape, bool((np.diff(found) >= 0).all())
         ((100,), True)
     """
-    random = np.random.default_rng(seed)
+    # Not the numbers of the policy, whose first draw would be theta itself.
+    random = np.random.default_rng((seed, 1))
     theta = random.standard_normal(SIZE)
     theta /= np.linalg.norm(theta)
     # Uniform in the ball: a direction, and a radius whose power D is uniform.
@@ -122,13 +123,13 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.selection.regret")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--output", type=Path, default=KEPT, metavar="DIR")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         if arguments.rounds < 2 or arguments.seeds < 2:
             raise UserError("--rounds and --seeds must be at least 2")

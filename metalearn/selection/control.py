@@ -74,6 +74,11 @@ def actions_of(environment: Any) -> int:
     return int(count)
 
 
+def chance(seed: int) -> np.random.Generator:
+    """The chance of a trainer: not the numbers that an environment of this seed draws."""
+    return np.random.default_rng((seed, 1))
+
+
 def mask_of(info: Mapping[str, Any], actions: int) -> Mask:
     """Which actions are possible: all of them, where the environment does not say."""
     return np.asarray(info.get("action_mask", np.ones(actions)), dtype=bool)

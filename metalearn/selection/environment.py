@@ -44,7 +44,7 @@ class Search(gymnasium.Env):
         reference: Tasks of training, from which scales and the single best come; None: `problem`.
 
     Raises:
-        ValueError: If the scores of tries are needed and not known, the budget is not positive, no
+        ValueError: If the score of a try is needed and not known, the budget is not positive, no
             learner may be tried, or the reference has other learners.
 
     Example:
@@ -78,17 +78,14 @@ class Search(gymnasium.Env):
             raise ValueError("the reference has other learners than the problem")
         if self.most < 1 or not budget > 0:
             raise ValueError(f"most {most} and budget {budget} must be at least 1 and above 0")
-        if problem.tries is None and self.most > 1:
-            raise ValueError("the problem has no scores of tries; choose in one step (most=1)")
         self.problem, self.budget, self.price = problem, float(budget), price
         self._features = Scale.of(reference.features)(problem.features)
         self._able, self._utilities = problem.able, problem.mean
+        # With one try there is nothing to compare its score with.
+        self._tries = _scores(problem) if self.most > 1 else np.zeros_like(problem.costs)
+        known = _scores(reference) if self.most > 1 else np.zeros(1)
         # Scores are shown as they are where they are shares, as accuracies are.
-        tries = np.zeros_like(problem.costs) if problem.tries is None else problem.tries
-        known = reference.tries if reference.tries is not None else np.zeros(1)
-        finite = known[np.isfinite(known)]
-        self._score = Unit(min(0.0, float(finite.min())), max(1.0, float(finite.max())))
-        self._tries = np.where(np.isfinite(tries), tries, -np.inf)
+        self._score = Unit(min(0.0, float(known.min())), max(1.0, float(known.max())))
         self._default = reference.single_best
         edge = np.concatenate([np.full(self._features.shape[1], LIMIT), np.ones(3 * size + 1)])
         low = np.concatenate([np.full(self._features.shape[1], -LIMIT), np.zeros(3 * size + 1)])
@@ -146,3 +143,14 @@ class Search(gymnasium.Env):
 
     def _info(self) -> dict[str, Any]:
         return {"action_mask": self.action_mask(), "answer": self.answer, "spent": self._spent}
+
+
+def _scores(problem: Problem) -> np.ndarray:
+    """What tries say `[T, A]`, zero where a learner is not able."""
+    if problem.tries is None:
+        raise ValueError("the problem has no scores of tries; choose in one step (most=1)")
+    lost = np.argwhere(problem.able & ~np.isfinite(problem.tries))
+    if len(lost):
+        task, learner = problem.tasks[lost[0][0]], problem.learners[lost[0][1]]
+        raise ValueError(f"no score of a try of {learner} on task {task}; choose with most=1")
+    return np.where(problem.able, problem.tries, 0.0)

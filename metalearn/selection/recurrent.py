@@ -19,20 +19,17 @@ streams cost next to nothing here; (2) no discount, since a stream ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metalearn.selection.control import Watch
 from metalearn.selection.policy import Policy
 from metalearn.selection.problem import Problem
 from metalearn.selection.scale import Scale, Unit
 from metalearn.selection.streams import Rounds, Stream
-
-Watch = Callable[[Mapping[str, float]], None]
-"""Is handed the figures of every update of a training."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from metalearn.selection.control import (
     Trainer,
     Watch,
     actions_of,
+    chance,
     mask_of,
     size_of,
     vector_of,
@@ -165,7 +166,7 @@ class Reinforce(Trainer):
             policy = network(size, actions_of(environment), self.width)
             value = network(size, 1, self.width)
         environment.reset(seed=seed)
-        actor = Softmax(policy, vector, np.random.default_rng(seed))
+        actor = Softmax(policy, vector, chance(seed))
         optimizer = torch.optim.Adam([*policy.parameters(), *value.parameters()], lr=self.rate)
         for update in range(self.updates):
             met = collect(actor, environment, self.episodes, self.discount)

@@ -71,7 +71,7 @@ class Searcher(Policy):
         self._actor = self._trainer.restore(self._environment(problem), trained)
 
     def choose(self, features: np.ndarray, able: np.ndarray) -> int:
-        """A learner for a task from its features alone.
+        """A learner for a task from its features alone; whatever is able is affordable.
 
         Raises:
             ValueError: If it tries more than one learner: a task must be searched.

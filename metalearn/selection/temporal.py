@@ -21,7 +21,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metalearn.selection.control import Actor, Mask, Trainer, Watch, actions_of, mask_of, vector_of
+from metalearn.selection.control import (
+    Actor,
+    Mask,
+    Trainer,
+    Watch,
+    actions_of,
+    chance,
+    mask_of,
+    vector_of,
+)
 
 Method = Literal["q-learning", "sarsa"]
 Phi = Callable[[Any], np.ndarray]
@@ -75,7 +84,7 @@ class TemporalDifference(Trainer):
             raise ValueError(f"method {self.method!r} is neither q-learning nor sarsa")
 
     def train(self, environment: Any, seed: int, watch: Watch | None = None) -> Greedy:
-        random, actions = np.random.default_rng(seed), actions_of(environment)
+        random, actions = chance(seed), actions_of(environment)
         environment.reset(seed=seed)
         phi = self._phi(environment, random)
         observation, info = environment.reset(seed=seed)
