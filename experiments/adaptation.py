@@ -112,7 +112,9 @@ def adapt(
     before, after = (_fit(ready.learner, path[step], batch) for step in (0, -1))
     if not after["loss"] < float("inf"):
         raise UserError(f"{ready.name} diverged (loss {after['loss']}); give fewer --steps")
-    record = _record(ready) | {
+    record = {
+        **ready.origin,
+        "packages": environment()["packages"],
         "steps": len(path) - 1,
         "labels": labels,
         "examples": dict(sorted(count.items())),
@@ -121,7 +123,7 @@ def adapt(
     }
     if ready.has_adapter:
         values = _values(path[-1])
-        record["context"] = len(values.get("context.vectors", ()))
+        record |= _model(ready.workshop) | {"context": len(values.get("context.vectors", ()))}
         _write(output.resolve(), ready.workshop.language_model.adapter, values, record)
     else:
         keep(output.resolve(), record, ready.workshop.experiment, examples)
@@ -187,17 +189,16 @@ def _values(adapted: Adapted) -> Params:
     return {name: value[0].detach() for name, value in adapted.items()}
 
 
-def _record(ready: Ready) -> dict[str, Any]:
-    experiment, model = ready.workshop.experiment, ready.workshop.language_model
+def _model(workshop: Workshop) -> dict[str, Any]:
+    """What has to be known of the model that an adapter is for."""
+    experiment, model = workshop.experiment, workshop.language_model
     backbone = experiment.backbone.model_dump(mode="json") | {"pooling": model.pooling}
     if Path(backbone["name"]).is_dir():  # the folder is used from elsewhere
         backbone["name"] = str(Path(backbone["name"]).resolve())
     return {
         "base_model": model.adapter.backbone.model.name_or_path or backbone["name"],
-        **ready.origin,
         "backbone": backbone,
         "adapter": experiment.adapter.model_dump(mode="json"),
-        "packages": environment()["packages"],
     }
 
 

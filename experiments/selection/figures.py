@@ -13,18 +13,19 @@ from experiments.selection.policies import VIRTUAL_BEST
 Result = dict[str, Any]
 
 
-def draw(result: Result, folder: Path) -> list[Path]:
+def draw(result: Result, folder: Path, prefix: str = "") -> list[Path]:
     """Write all figures of a result.
 
     Args:
         result: What `result.json` holds.
         folder: Where to.
+        prefix: Of their names.
 
     Returns:
         The files.
     """
     makers = {"regret": regret, "gaps": gaps, "choices": choices}
-    return [save(make(result), folder / f"{name}.png") for name, make in makers.items()]
+    return [save(make(result), folder / f"{prefix}{name}.png") for name, make in makers.items()]
 
 
 def _by_weight(result: Result) -> dict[float, list[dict[str, Any]]]:

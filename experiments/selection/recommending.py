@@ -54,11 +54,11 @@ def recommend(folder: Path, support: Path, output: Path | None = None) -> dict[s
 
 def recommendation(folder: Path, support: Path) -> dict[str, Any]:
     """What is recommended, for JSON; see `recommend`."""
+    fitted = read(folder)
     examples = read_examples(support)
     count = Counter(str(example.label) for example in examples)
     if len(count) < 2:
         raise UserError(f"{support} has a single class, {next(iter(count))}; give at least two")
-    fitted = read(folder)
     problem = fitted.problem
     kept: dict[str, Any] = {}
     stores: dict[str, FeatureStore] = {}

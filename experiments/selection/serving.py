@@ -34,6 +34,7 @@ def ready_of_policy(
         UserError: If the policy cannot be used, or has no such member.
     """
     from experiments.build import Workshop, seeded
+    from experiments.config import AdapterSettings
     from experiments.selection import portfolio
     from experiments.selection.fitting import TRAINED, members
     from experiments.selection.recommending import recommendation
@@ -50,6 +51,8 @@ def ready_of_policy(
         workshop = run.workshop(cell, settings)
         learner = workshop.learner(entry.algorithm)
         return name, workshop, learner, run.state(learner, cell)[0], origin
+    if entry.adapter is None:  # that of the trained members may have no place in a cut backbone
+        settings = settings | {"adapter": AdapterSettings(method="none", options={}).model_dump()}
     workshop = Workshop(portfolio.settings(entry).override(settings))
     learner = workshop.learner(entry.algorithm)
     return name, workshop, learner, learner.init(seeded(0)), origin

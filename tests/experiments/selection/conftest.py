@@ -16,7 +16,7 @@ SETS, QUERIES = 3, 68
 
 
 def accuracies(features: np.ndarray) -> list[float]:
-    """TF-IDF wins where `words.new_terms` is low, prototypes elsewhere; features 0 to 2 say nothing."""
+    """TF-IDF wins where `words.new_terms` is low, prototypes elsewhere."""
     low = features[3] < 0.5
     return [0.3, 0.8 if low else 0.4, 0.55, 0.5 if low else 0.75, 0.6]
 

@@ -70,7 +70,8 @@ def test_the_numbers_of_a_row_agree(result):
         assert curve["tasks"][-1] == result["tasks"]
         end = row["regret"]["mean"] * result["tasks"]
         assert curve["mean"][-1] == pytest.approx(end, abs=1e-3)
-        assert all(a <= b <= c for a, b, c in zip(curve["low"], curve["mean"], curve["high"]))
+        lines = zip(curve["low"], curve["mean"], curve["high"], strict=True)
+        assert all(low <= mean <= high for low, mean, high in lines)
 
 
 def test_what_a_cost_takes_away_changes_the_choices(result):

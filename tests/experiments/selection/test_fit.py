@@ -110,7 +110,7 @@ def test_the_answer_says_what_why_and_how(policy, support, tmp_path, capsys):
     }
     assert (answer["features"]["shape.ways"], answer["features"]["shape.shots"]) == (3, 4)
     assert answer["command"] in said
-    assert main(answer["command"].split()[1:-1] + [str(tmp_path / "mine")]) == 0
+    assert main([*answer["command"].split()[1:-1], str(tmp_path / "mine")]) == 0
     assert opened(tmp_path / "mine").labels == ("login", "parcel", "refund")
 
 
