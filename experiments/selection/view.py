@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.analysis.drawing import canvas, frame, save
 from experiments.arguments import Parser
@@ -137,6 +138,7 @@ def gaps(matrix: Matrix, cost: Cost, weights: Sequence[float]) -> Figure:
     left.legend(frameon=False, fontsize=9)
     right.set_yticks(np.arange(len(matrix.learners)) + 0.4, matrix.learners, fontsize=8)
     right.invert_yaxis()
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     frame(right, "tasks on which a learner is the best", "tasks", "")
     right.legend(frameon=False, fontsize=9)
     return figure
