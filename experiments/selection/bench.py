@@ -5,23 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from experiments.build import Workshop, seeded
+from experiments.build import Workshop
 from experiments.selection import portfolio, sources
+from experiments.selection.instruments import anchors_of, build_instruments
 from experiments.selection.sources import Planned
 from meta_models.errors import ModelError
 from meta_models.features import FeatureStore
-from meta_models.heads import prototypes
 from meta_models.model import AdaptedModel
-from metalearn.inner.loop import InnerLoop
 from metalearn.selection import features
 from metalearn.selection.portfolio import Member
 from metalearn.selection.trial import judge, validate
-from tasks.episode import Episode, EpisodeShape, Task, TaskStream
-
-ANCHORS = 8  # examples of each class that LEEP goes through: class means of unit-length features
+from tasks.episode import Episode, Task
 
 
 class Bench:
@@ -30,13 +24,14 @@ class Bench:
     Args:
         learners: Members of the portfolio.
         trained: Run folder of those that are meta-trained.
+        folder: The matrix's folder.
     """
 
-    def __init__(self, learners: tuple[str, ...], trained: Path) -> None:
+    def __init__(self, learners: tuple[str, ...], trained: Path, folder: Path) -> None:
         self._learners = learners
         self._trained = trained
         self._kept: dict[str, Any] = {}
-        self._anchors = anchors(self._kept)
+        self._anchors = anchors_of(self._base(), folder)
 
     def judge(self, planned: Planned, folds: int) -> dict[str, Any]:
         """Everything that is measured on a task, for JSON.
@@ -51,7 +46,7 @@ class Bench:
         stores: dict[str, FeatureStore] = {}
         built = portfolio.build(self._learners, self._trained, self._kept, stores)
         built.refuse([planned.source])
-        instruments = self._instruments(stores)
+        instruments = build_instruments(self._base(stores), self._anchors)
         tasks = [sources.draw(planned, index) for index in range(planned.sets)]
         found, seconds = features.describe(self._episode(tasks[0]).support, instruments)
         record = {
@@ -99,42 +94,3 @@ class Bench:
 
     def _base(self, stores: dict[str, FeatureStore] | None = None) -> Workshop:
         return Workshop(portfolio.TRAINED, self._kept, stores=stores)
-
-    def _instruments(self, stores: dict[str, FeatureStore]) -> features.Instruments:
-        return instruments(self._base(stores), self._anchors)
-
-
-def instruments(base: Workshop, anchors: np.ndarray | None) -> features.Instruments:
-    """What tasks are measured with.
-
-    Args:
-        base: With the settings of `portfolio.TRAINED`.
-        anchors: Class means for LEEP `[Z, D]`; None: no LEEP.
-    """
-    store, model = base.frozen_features, base.prototype_model
-    inner = base.experiment.inner
-    return features.Instruments(
-        store,
-        store.model.init(seeded(0)),
-        model,
-        model.init(seeded(0)),
-        InnerLoop(1, {"adapter": inner.rate, "head": inner.rate}),
-        anchors,
-    )
-
-
-def anchors(kept: dict[str, Any] | None = None) -> np.ndarray:
-    """Class means of the training classes of the data set that learners were trained on `[Z, D]`.
-
-    Raises:
-        TaskError: If the data set is missing.
-    """
-    base = Workshop(portfolio.TRAINED, kept)
-    classes = base.family.classes("train")
-    shape = EpisodeShape(len(classes), ANCHORS, 1)
-    task = TaskStream(base.family, "train", shape, seed=0).task(0)
-    support = base.collator.collate([task], [0]).support
-    store = base.frozen_features
-    found = store.features(store.model.init(seeded(0)), support)
-    assert isinstance(support.labels, torch.Tensor)
-    return prototypes(found, support.labels, len(classes))[0].double().numpy()

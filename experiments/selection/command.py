@@ -46,7 +46,7 @@ USAGE = f"""usage: metalearn select evaluate MATRIX [--policy NAME ...] [--weigh
   --support FILE  jsonl, csv or parquet with columns text and label
 
 OPTIONS
-  --cost          passes of the support set through the backbone (default), or seconds
+  --cost          passes through the whole backbone (default), or seconds
   --missing       refuse cells that were not measured (default), or marginalize over the others
   --seed N        of whatever is drawn (default: 0)
   --tracking MODE W&B: offline (default), online or disabled"""

@@ -25,6 +25,7 @@ import safetensors.numpy
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
+from experiments.build import Workshop
 from experiments.cells import CHOICES
 from experiments.errors import UserError, one_of
 from experiments.files import read_json, write_bytes
@@ -32,6 +33,7 @@ from experiments.folder import CONFIG, ENVIRONMENT, environment
 from experiments.outcome import RESULT
 from experiments.selection import portfolio
 from experiments.selection.folder import Folder, opened
+from experiments.selection.instruments import ANCHORS, anchors_of
 from experiments.selection.judging import problem_of
 from experiments.selection.policies import policy, settings
 from experiments.selection.problems import read_problem, write_problem
@@ -42,7 +44,6 @@ from metalearn.selection.policy import Policy
 from metalearn.selection.problem import Problem
 
 POLICY = "policy.safetensors"
-ANCHORS = "anchors.safetensors"
 TRAINED = "trained"
 LEEP = "geometry.leep"
 DENSITY = 1.02
@@ -86,10 +87,8 @@ def fit(wanted: Fitting, output: Path, trained: Path | None = None) -> Path:
                 shutil.copy2(place / name, output / TRAINED / name)
             shutil.copytree(place / "checkpoints", output / TRAINED / "checkpoints")
         if LEEP in problem.feature_names:
-            from experiments.selection.bench import anchors
-
-            content = {"anchors": np.ascontiguousarray(anchors())}
-            write_bytes(output / ANCHORS, safetensors.numpy.save(content))
+            anchors_of(Workshop(portfolio.TRAINED), Path(wanted.matrix))
+            shutil.copy2(Path(wanted.matrix) / ANCHORS, output / ANCHORS)
         choices = made.choose_all(problem.features, problem.able)
         utility = float(problem.mean[np.arange(len(choices)), choices].mean())
         folder.record({"learner": wanted.policy, "training_utility": utility})
@@ -189,12 +188,6 @@ class Fitted:
     def trained(self) -> Path:
         """Run folder of the meta-trained learners."""
         return self.folder / TRAINED
-
-    @property
-    def anchors(self) -> np.ndarray | None:
-        """Class means for LEEP; None where no feature needs them."""
-        file = self.folder / ANCHORS
-        return safetensors.numpy.load_file(file)["anchors"] if file.exists() else None
 
 
 def read(folder: Path) -> Fitted:

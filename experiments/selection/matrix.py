@@ -82,11 +82,11 @@ def _judged(
 ) -> Iterator[str]:
     """Names of the tasks, once their files are written."""
     if workers == 1 or len(left) < 2:
-        _begin(learners, trained)
+        _begin(learners, trained, cells.parent)
         yield from (_finish(task, cells) for task in left)
         return
     context = get_context("spawn")  # a forked torch may wait for threads that are not there
-    begin = {"initializer": _begin, "initargs": (learners, trained)}
+    begin = {"initializer": _begin, "initargs": (learners, trained, cells.parent)}
     with ProcessPoolExecutor(min(workers, len(left)), context, **begin) as pool:
         yield from pool.map(_finish, left, [cells] * len(left))
 
@@ -95,12 +95,12 @@ _bench: Bench | None = None
 """Of this process: models are loaded once."""
 
 
-def _begin(learners: tuple[str, ...], trained: Path) -> None:
+def _begin(learners: tuple[str, ...], trained: Path, folder: Path) -> None:
     import torch
 
     global _bench
     torch.set_num_threads(1)
-    _bench = Bench(learners, trained)
+    _bench = Bench(learners, trained, folder)
 
 
 def _finish(task: Planned, cells: Path) -> str:

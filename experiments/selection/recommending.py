@@ -22,8 +22,8 @@ from experiments.errors import UserError
 from experiments.files import write_json
 from experiments.prediction import batch_of
 from experiments.selection import portfolio
-from experiments.selection.bench import instruments
-from experiments.selection.fitting import Fitted, read
+from experiments.selection.fitting import LEEP, Fitted, read
+from experiments.selection.instruments import anchors_of, build_instruments
 from meta_models.features import FeatureStore
 from metalearn.selection.explanation import deciding, expected
 from metalearn.selection.features import describe
@@ -66,8 +66,9 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
     base = Workshop(portfolio.TRAINED, kept, stores=stores)
     groups = list(dict.fromkeys(name.partition(".")[0] for name in problem.feature_names))
     batch = batch_of(base.collator, examples, sorted(count))
+    anchors = anchors_of(base, folder) if LEEP in problem.feature_names else None
     try:
-        known, seconds = describe(batch, instruments(base, fitted.anchors), groups)
+        known, seconds = describe(batch, build_instruments(base, anchors), groups)
         features = np.array([known[name] for name in problem.feature_names])
     except (ValueError, KeyError) as error:
         raise UserError(f"{support}: {error}; the policy cannot choose for it") from None

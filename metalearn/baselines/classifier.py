@@ -96,7 +96,7 @@ class Classifier(Learner):
         store = self._features
         if isinstance(store, TfIdf):
             return store.rows(adapted.vectorizers, batch)
-        return store.features(adapted.state, batch).double().cpu().numpy()
+        return list(store.features(adapted.state, batch).double().cpu().numpy())
 
 
 def _scores(classifier: Any, rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""A matrix of a tiny portfolio: `mortal_matrix.py DIR N` kills itself before task N."""
+"""A matrix of a tiny portfolio, in some processes: `mortal_matrix.py DIR N WORKERS` kills itself
+before task N; with N = none it goes to the end."""
 
 import json
 import os
@@ -72,8 +73,9 @@ def die_before(task: str) -> None:
     bench.Bench.judge = counted
 
 
-if __name__ == "__main__":
+if __name__ in ("__main__", "__mp_main__"):  # its workers see the same portfolio
     tiny()
+if __name__ == "__main__":
     die_before(f"task-{sys.argv[2]}")
     place = Path(sys.argv[1])
-    matrix.compute(place / "matrix", plan(place), UNTRAINED)
+    matrix.compute(place / "matrix", plan(place), UNTRAINED, int(sys.argv[3]))

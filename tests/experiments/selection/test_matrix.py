@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.errors import UserError
-from experiments.selection import matrix, portfolio, sources
+from experiments.selection import matrix, portfolio, sources, view
 from experiments.selection.tables import CELLS, PREDICTIONS, TASKS, read_matrix
 from tests.experiments.selection import mortal_matrix as made
 
@@ -49,11 +49,15 @@ def columns(folder: Path, name: str) -> dict[str, list]:
     return {column: values for column, values in table.items() if "seconds" not in column}
 
 
-def test_a_killed_matrix_is_resumed_exactly(place, whole) -> None:
-    """Killed before its third task, then gone on with: the tables are the same."""
-    command = [sys.executable, made.__file__, str(place), "2"]
+def run(place: Path, until: str, workers: int) -> subprocess.CompletedProcess:
+    command = [sys.executable, made.__file__, str(place), until, str(workers)]
     paths = {"PYTHONPATH": str(ROOT)}
-    died = subprocess.run(command, env=os.environ | paths, capture_output=True, check=False)
+    return subprocess.run(command, env=os.environ | paths, capture_output=True, check=False)
+
+
+def test_a_killed_matrix_is_resumed_exactly(place, whole) -> None:
+    """Killed before its third task, then gone on with in two processes: the tables are the same."""
+    died = run(place, "2", workers=1)
     folder = place / "matrix"
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert sorted(path.name for path in (folder / "cells").iterdir()) == [
@@ -62,7 +66,8 @@ def test_a_killed_matrix_is_resumed_exactly(place, whole) -> None:
     ]
     assert not (folder / CELLS).exists()
 
-    matrix.compute(folder, made.plan(place), made.UNTRAINED)
+    resumed = run(place, "none", workers=2)
+    assert resumed.returncode == 0, resumed.stderr.decode()
     for name in (CELLS, PREDICTIONS, TASKS):
         assert columns(folder, name) == columns(whole, name)
 
@@ -144,6 +149,20 @@ def test_mistakes_are_told_in_one_line(place, whole, tmp_path) -> None:
         matrix.compute(tmp_path / "matrix", [*planned, planned[0]], ("majority",))
     with pytest.raises(UserError, match="holds no matrix; make it with python -m"):
         read_matrix(tmp_path)
+
+
+def test_the_view_names_the_bounds_and_draws_them(whole, capsys) -> None:
+    view.main([str(whole), "--weights", "0", "0.05"])
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "4 tasks of 2 sources"
+    assert [line.split()[0] for line in said[2:7]] == list(read_matrix(whole).learners)
+    problem = read_matrix(whole).problem(0.05)
+    single = problem.learners[problem.single_best]
+    assert f"lambda 0.05 a pass: SBS {single}" in said[8]
+    assert f"VBS {100 * problem.virtual_best().mean():.1f}" in said[8]
+    for name in ("matrix.png", "gap.png"):
+        assert (whole / "figures" / name).stat().st_size > 10_000
 
 
 def test_support_sets_are_drawn_as_planned(place) -> None:

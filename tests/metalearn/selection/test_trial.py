@@ -64,7 +64,9 @@ def test_a_try_reads_no_query(prototypes, collate) -> None:
     """With other queries, of the wrong class even, the score is the same."""
     drawn = task((4, 4))
     swapped = {"a": "b", "b": "a"}
-    other = tuple(replace(e, text="another text", label=swapped[e.label]) for e in drawn.query)
+    other = tuple(
+        replace(e, text="another text", label=swapped[e.label or ""]) for e in drawn.query
+    )
 
     first = validate(prototypes, drawn, collate, 2)
     assert 0 < first <= 1
