@@ -148,23 +148,22 @@ class Workshop:
     Args:
         experiment: The variant's settings, with `family.fold` set.
         kept: Objects made for other variants, shared where their settings agree.
-        weights: Whether models have their weights; without, they are made from configurations
-            alone, on the meta device: sizes can be asked of them, and nothing else.
-        stores: Where frozen learners share features, by backbone; None: each has its own.
+        weights: Whether models have their weights; without, they are on the meta device, from
+            configurations alone: sizes can be asked of them, and nothing else.
 
     Attributes:
         frozen: Whether every choice is made: test tasks are refused before.
+        stores: Where frozen learners share features, by backbone; None: each has its own.
     """
 
     def __init__(
-        self,
-        experiment: Experiment,
-        kept: dict[str, Any] | None = None,
-        weights: bool = True,
-        stores: dict[str, FeatureStore] | None = None,
+        self, experiment: Experiment, kept: dict[str, Any] | None = None, weights: bool = True
     ) -> None:
-        self.experiment, self.weights, self._stores = experiment, weights, stores
-        self.frozen, self._kept = False, {} if kept is None else kept
+        self.experiment = experiment
+        self.frozen = False
+        self.weights = weights
+        self.stores: dict[str, FeatureStore] | None = None
+        self._kept = {} if kept is None else kept
 
     def _share(self, make: Callable[[], Made], *settings: Settings | str) -> Made:
         key = " ".join(s if isinstance(s, str) else s.model_dump_json() for s in settings)
@@ -215,20 +214,20 @@ class Workshop:
     @property
     def language_model(self) -> AdaptedModel:
         """The model, where a learner needs features of text."""
-        if isinstance(self.model, AdaptedModel):
-            return self.model
-        raise UserError("this learner needs text; choose a language model as backbone")
+        if not isinstance(self.model, AdaptedModel):
+            raise UserError("this learner needs text; choose a language model as backbone")
+        return self.model
 
     @property
     def frozen_features(self) -> FeatureStore:
         """Features of the backbone without any adapter, for the frozen baselines.
 
-        In a run each has a store of its own: features differ in the last bit with the batch they
+        In a run each has its own store: features differ in the last bit with the batch that they
         were computed in, and a resumed run has not seen the batches of the learners before.
         """
-        model = self._language_model(AdapterSettings(method="none", options={}))
-        shared = {} if self._stores is None else self._stores
-        return shared.setdefault(self.experiment.backbone.name, FeatureStore(model))
+        store = FeatureStore(self._language_model(AdapterSettings(method="none", options={})))
+        key = self.experiment.backbone.model_dump_json()
+        return store if self.stores is None else self.stores.setdefault(key, store)
 
     @property
     def collator(self) -> Collator:

@@ -93,4 +93,6 @@ class Bench:
         return self._base().collator.collate([task], [0])
 
     def _base(self, stores: dict[str, FeatureStore] | None = None) -> Workshop:
-        return Workshop(portfolio.TRAINED, self._kept, stores=stores)
+        workshop = Workshop(portfolio.TRAINED, self._kept)
+        workshop.stores = stores
+        return workshop

@@ -152,7 +152,8 @@ def build(
             learner = workshop.learner(entry.algorithm)
             state = done.state(learner, cell)[0]
         else:
-            workshop = Workshop(settings(entry), kept, stores=stores)
+            workshop = Workshop(settings(entry), kept)
+            workshop.stores = stores
             learner = workshop.learner(entry.algorithm)
             state = learner.init(seeded(0))
         members.append(_member(name, entry, learner, state, workshop))
