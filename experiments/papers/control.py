@@ -98,5 +98,7 @@ REPRODUCTION = Reproduction(
         Quantity(GAIN, low=15.0),
     ),
     run=run,
-    settings={"seeds": SEEDS, "episodes": EPISODES, "rate": RATE, "explore": EXPLORE},
+    settings={
+        "cliff": {"seeds": SEEDS, "episodes": EPISODES, "rate": RATE, "explore": EXPLORE},
+    },
 )

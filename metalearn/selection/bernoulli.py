@@ -108,7 +108,8 @@ def gittins(rounds: int, grid: int = 200) -> np.ndarray:
     """
     ones, zeros = np.mgrid[0 : rounds + 1, 0 : rounds + 1]
     chance = ((ones + 1) / (ones + zeros + 2)).astype(np.float32)
-    better = np.zeros((rounds + 1, rounds + 1, rounds + 1), np.int16)
+    # The smallest integers that hold it: of 500 pulls there are 10^8.
+    better = np.zeros((rounds + 1, rounds + 1, rounds + 1), np.min_scalar_type(grid))
     for sure in (np.arange(grid, dtype=np.float32) + 0.5) / grid:
         value = np.zeros_like(chance)
         for left in range(1, rounds + 1):

@@ -60,8 +60,8 @@ class PPO(Trainer):
     steps: int = 20_000
     recurrent: bool = False
     rate: float = 1e-3
-    rollout: int = 512
-    batch: int = 128
+    rollout: int = 256
+    batch: int = 64
     discount: float = 1.0
     entropy: float = 0.01
 

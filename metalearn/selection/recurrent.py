@@ -10,8 +10,8 @@ The memory h goes on through a whole stream and starts at zero in each.  Over ma
 weights follow the gradient of the expected sum of outcomes, from the outcomes of its own choices
 alone, with generalized advantages (Schulman et al. 2016) over the rounds that are left:
 
-    delta_t = u_t + v_{t+1} - v_t,    A_t = delta_t + l A_{t+1}
-    gradient = E sum_t [A_t / sd(A) d log pi_t(a_t) - 1/2 d (v_t - (A_t + v_t))^2 + beta d H(pi_t)]
+    delta_t = u_t + v_{t+1} - v_t,    A_t = delta_t + l A_{t+1},    R_t = A_t + v_t, held fixed
+    gradient = mean [A_t / sd(A) d log pi_t(a_t) - 1/2 d (v_t - R_t)^2 + beta d H(pi_t)]
 
 Deviations from the paper: (1) plain policy gradient by Adam in place of trust regions, since new
 streams cost next to nothing here; (2) no discount, since a stream ends.
@@ -170,7 +170,7 @@ def train(stream: Stream, settings: Settings, seed: int, watch: Watch | None = N
         gain = advantages(played.outcome, played.value.detach(), settings.trace)
         target = gain + played.value.detach()
         error = (played.value - target).square().mean()
-        # E sum_t [A_t / sd(A) d log pi_t(a_t) - 1/2 d (v_t - (A_t + v_t))^2 + beta d H(pi_t)]
+        # mean [A_t / sd(A) d log pi_t(a_t) - 1/2 d (v_t - R_t)^2 + beta d H(pi_t)]
         aim = (played.log_chance * gain / (gain.std() + 1e-8)).mean() - 0.5 * error
         aim = aim + settings.entropy * left * played.entropy.mean()
         optimizer.zero_grad()

@@ -15,6 +15,7 @@ from metalearn.selection.control import Actor, Trainer, Watch
 from metalearn.selection.environment import Search
 from metalearn.selection.policy import Policy
 from metalearn.selection.problem import Problem
+from metalearn.selection.scale import Unit
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,12 @@ class Searcher(Policy):
         self._budget, self._most, self._price = budget, most, price
 
     def fit(self, problem: Problem, seed: int) -> None:
-        self._reference = problem
-        self._actor: Actor = self._trainer.train(self._environment(problem), seed, self._watch)
+        self._reference, unit = problem, Unit.of(problem)
+        # Trainers are at home with rewards between 0 and 1.
+        scaled = unit.problem(problem, problem.features)
+        price = self._price / (unit.high - unit.low)
+        environment = Search(scaled, self._budget, self._most, price)
+        self._actor: Actor = self._trainer.train(environment, seed, self._watch)
 
     def trained(self) -> dict[str, np.ndarray]:
         return self._actor.values()
@@ -92,7 +97,8 @@ class Searcher(Policy):
 
     def search(self, problem: Problem) -> Answers:
         """Search for a learner for every task of a problem."""
-        environment, found = self._environment(problem), []
+        environment = Search(problem, self._budget, self._most, self._price, self._reference)
+        found = []
         for task in range(len(problem.tasks)):
             observation, info = environment.reset(options={"task": task})
             self._actor.start()
@@ -104,6 +110,3 @@ class Searcher(Policy):
             found.append((info["answer"], reward, tried, info["spent"]))
         choices, utilities, tried, spent = (np.array(part) for part in zip(*found, strict=True))
         return Answers(choices, utilities, tried, spent)
-
-    def _environment(self, problem: Problem) -> Search:
-        return Search(problem, self._budget, self._most, self._price, self._reference)

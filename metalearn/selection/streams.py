@@ -58,7 +58,7 @@ class Pulls(Stream):
         >>> pulls = Pulls(arms=5, rounds=10)
         >>> pulls.begin(1000, np.random.default_rng(0))
         >>> total = sum(pulls.outcome(np.zeros(1000, dtype=int)) for _ in range(10))
-        >>> total.shape, 4.5 < total.mean() < 5.5
+        >>> total.shape, bool(4.5 < total.mean() < 5.5)
         ((1000,), True)
     """
 

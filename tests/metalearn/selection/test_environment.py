@@ -128,7 +128,7 @@ TRAINERS: dict[str, Trainer] = {
     "q-learning, linear": TemporalDifference(episodes=800, cells=0, explore=0.2),
     "sarsa, cells": TemporalDifference("sarsa", episodes=600, cells=8, explore=0.2),
     "reinforce": Reinforce(updates=60, episodes=16, rate=0.05, width=8),
-    "ppo": PPO(steps=1536, rollout=256, batch=64, rate=3e-3),
+    "ppo": PPO(steps=2048, rollout=128, batch=64, rate=3e-3),
 }
 
 
@@ -143,6 +143,18 @@ def test_actors_learn_to_choose_in_one_step(name: str) -> None:
     chosen = [searcher.choose(row, np.ones(3, bool)) for row in fresh.features]
     np.testing.assert_array_equal(chosen, answers.choices)
     assert "outcome" in told[-1] or name == "ppo"
+
+
+def test_the_unit_of_utilities_does_not_matter() -> None:
+    """Seconds of a solver, say, are of the order of thousands and below zero."""
+    problem = problem_of()
+    seconds = replace(problem, utilities=1e4 * (problem.utilities - 1))
+    found = []
+    for one, price in ((problem, 0.01), (seconds, 100.0)):
+        searcher = Searcher(Reinforce(updates=5, episodes=8), most=2, price=price)
+        searcher.fit(one, seed=0)
+        found.append(searcher.search(one).choices)
+    np.testing.assert_array_equal(*found)
 
 
 def blind_problem(tasks: int, seed: int) -> Problem:
