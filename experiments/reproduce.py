@@ -198,10 +198,8 @@ def cells(value: Record) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """Three digits after the point, or four significant ones of a large number."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+    """Three digits after the point."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def markdown(folder: Path) -> str:

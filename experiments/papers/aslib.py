@@ -47,13 +47,16 @@ def _quantities(name: str) -> tuple[Quantity, ...]:
     virtual, single, forest, best, rerun = PUBLISHED[name]
     known = SINGLE.get(name, single)
     gap = closed(name, forest)
-    low, high = round(gap - NEAR, 4), round(gap + NEAR, 4)
     return (
-        Quantity(f"{name} VBS", virtual, virtual, virtual - EXACT, virtual + EXACT),
-        Quantity(f"{name} SBS", single, known, known - EXACT, known + EXACT),
-        Quantity(f"{name} forest", round(gap, 4), rerun, low, high),
+        Quantity(f"{name} VBS", virtual, virtual, *_around(virtual, EXACT)),
+        Quantity(f"{name} SBS", single, known, *_around(known, EXACT)),
+        Quantity(f"{name} forest", round(gap, 4), rerun, *_around(gap, NEAR)),
         Quantity(f"{name} ensemble", round(closed(name, best), 4)),
     )
+
+
+def _around(value: float, width: float) -> tuple[float, float]:
+    return round(value - width, 4), round(value + width, 4)
 
 
 def mean_published(place: int) -> float:

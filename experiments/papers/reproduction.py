@@ -56,10 +56,10 @@ class Quantity:
             ('0.4 to 0.6', 'at most 0')
         """
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}"
+            return f"{self.low:.9g} to {self.high:.9g}"
         if self.low is not None:
-            return f"at least {self.low:g}"
-        return "" if self.high is None else f"at most {self.high:g}"
+            return f"at least {self.low:.9g}"
+        return "" if self.high is None else f"at most {self.high:.9g}"
 
     def verdict(self, measured: float) -> Verdict:
         """Whether a measured value lies in the band; what is not a number never does."""

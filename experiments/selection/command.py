@@ -16,6 +16,9 @@ from experiments.selection.policies import POLICIES, known, row_named
 from experiments.selection.settings import Fitting, Judging
 
 NAMES = list(POLICIES)
+QUICK = ("single-best", "nearest-tasks", "regret-ensemble")
+"""Policies that are judged on scenarios unless others are named: the bound, a simple one and the
+best one.  Scenarios may have thousands of tasks."""
 USAGE = f"""usage: metalearn select evaluate MATRIX [--policy NAME ...] [--weight LAMBDA ...]
                                  [--folds N] [--repetitions N] [--no-learning] [--workers N]
                                  [--run-dir DIR] [--resume] [OPTIONS]
@@ -32,8 +35,8 @@ USAGE = f"""usage: metalearn select evaluate MATRIX [--policy NAME ...] [--weigh
   --policy        {", ".join(NAMES[:5])},
                   {", ".join(NAMES[5:11])},
                   {", ".join(NAMES[11:16])},
-                  {", ".join(NAMES[16:])} (default: all; of a scenario
-                  those that see whole rows of training tasks)
+                  {", ".join(NAMES[16:])} (default: all; with --aslib
+                  {", ".join(QUICK)}, in minutes)
   --weight        lambda, utility that a unit of cost takes away (default: 0 0.002; fit: 0.002)
   --folds N       of sources (default: 10)
   --repetitions N cross-validations, with folds drawn anew (default: 5)
@@ -120,7 +123,7 @@ def _evaluate(words: list[str]) -> None:
     given = options.parse_args(words)
     if (given.matrix is None) == (not given.aslib):
         raise UserError("select evaluate needs --aslib FOLDER, or the folder of a matrix")
-    policies = known(given.policy, ("static", "supervised") if given.aslib else ())
+    policies = known(given.policy or (QUICK if given.aslib else ()))
     if given.seed is not None and given.seed < 0:
         raise UserError(f"--seed {given.seed} is negative; give 0 or more")
     if given.aslib:

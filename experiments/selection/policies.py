@@ -106,24 +106,23 @@ def row_named(name: str) -> Row:
     return POLICIES[name]
 
 
-def known(names: Sequence[str], groups: Sequence[Group] = ()) -> list[str]:
+def known(names: Sequence[str]) -> list[str]:
     """Names of the table, each once; the virtual best needs no asking for.
 
     Args:
         names: Which; none: all.
-        groups: Of which groups, where no names are given; none: all.
 
     Raises:
         UserError: If there is no policy of such a name.
 
     Example:
-        >>> known(["random", "virtual-best", "random"]), known([], ["static"])
-        (['random'], ['random', 'single-best'])
+        >>> known(["random", "virtual-best", "random"])
+        ['random']
     """
     chosen = [name for name in dict.fromkeys(names) if name != VIRTUAL_BEST]
     for name in chosen:
         row_named(name)
-    return chosen or [n for n, row in POLICIES.items() if not groups or row.group in groups]
+    return chosen or list(POLICIES)
 
 
 def settings(name: str) -> dict[str, Any]:

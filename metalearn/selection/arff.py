@@ -44,11 +44,13 @@ class Arff:
     lines: list[int]
 
     def column(self, name: str) -> int:
-        """Position of a column.
+        """Position of a column, whose name may be written in capitals.
 
         Raises:
             ValueError: If there is none of that name.
         """
+        if name not in self.names and name.upper() in self.names:
+            return self.names.index(name.upper())
         if name not in self.names:
             raise ValueError(f"{self.path}: no column {name}, only {', '.join(self.names[:5])}")
         return self.names.index(name)

@@ -262,7 +262,7 @@ def _features(table: Arff, row: Mapping[str, int]) -> tuple[np.ndarray, tuple[st
     """Means over repetitions of every feature, classes as columns of 0 and 1."""
     rows, columns, names = _rows(table, row), [], []
     for name, kind in zip(table.names, table.types, strict=True):
-        if name in KEYS:
+        if name.lower() in KEYS:
             continue
         if kind == "numeric":
             columns.append(table.numbers(name))
@@ -353,7 +353,7 @@ def _feature_costs(path: Path, row: Mapping[str, int]) -> np.ndarray:
     total, count = np.zeros((2, len(row)))
     if path.exists():
         table = read(path)
-        steps = [table.numbers(name) for name in table.names if name not in KEYS]
+        steps = [table.numbers(name) for name in table.names if name.lower() not in KEYS]
         costs = np.nansum(np.array(steps).reshape(len(steps), len(table.rows)), 0)
         rows = _rows(table, row)
         np.add.at(total, rows, costs)

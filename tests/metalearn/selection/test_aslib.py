@@ -165,7 +165,11 @@ def test_a_description_of_older_style_is_read(tmp_path):
     old = "scenario_id: OLD\nperformance_measures: time\nmaximize: false\n"
     old += "performance_type: runtime\nalgorithm_cutoff_time: 100\nalgorithms_stochastic: ?\n"
     runs = RUNS.replace("@DATA\n", "")
-    found = read_scenario(write(tmp_path, description=old, algorithm_runs=runs))
+    runs = runs.replace("instance_id", "INSTANCE_ID").replace("repetition", "REPETITION")
+    features = FEATURES.replace("instance_id", "INSTANCE_ID").replace("repetition", "REPETITION")
+    write(tmp_path, description=old, algorithm_runs=runs, feature_values=features)
+    found = read_scenario(tmp_path)
+    assert found.feature_names[0] == "size"
     assert found.name == "OLD" and found.performance.shape == (2, 3, 2) and not found.others
 
 
