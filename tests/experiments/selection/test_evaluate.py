@@ -11,6 +11,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.metrics import read_metrics
+from experiments.results import fill, store
 from experiments.selection.figures import gaps, regret
 from experiments.selection.summary import markdown
 
@@ -121,6 +122,15 @@ def test_the_table_in_markdown_says_what_it_stands_on(result):
     assert text.splitlines()[0].startswith("| lambda | policy | utility | regret | closed gap |")
     assert "| 0.05 | ucb1* |" in text and "40 tasks of 8 sources, 5 learners" in text
     assert "2 cross-validations by source in 4 folds" in text
+
+
+def test_a_kept_table_stands_in_the_readme(run, result, tmp_path):
+    assert store(run, tmp_path) == tmp_path / "selection" / "judged.json"
+    pictures = {path.name for path in (tmp_path / "selection").glob("*.png")}
+    assert pictures == {"judged-regret.png", "judged-gaps.png", "judged-choices.png"}
+    text = "before\n<!-- results: selection/judged -->\nstale\n<!-- end -->\nafter\n"
+    filled = fill(text, tmp_path)
+    assert markdown(result) in filled and "stale" not in filled and filled.endswith("after\n")
 
 
 def test_where_there_is_no_gap_the_figures_say_so(result):

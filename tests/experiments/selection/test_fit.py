@@ -17,6 +17,7 @@ from experiments.prediction import batch_of, opened
 from experiments.selection import portfolio
 from experiments.selection.fitting import Watched, read
 from experiments.selection.recommending import recommendation
+from experiments.wandb_offline import logged_steps
 from metalearn.selection.portfolio import Member
 from tasks.sources.files import read_examples
 
@@ -204,6 +205,16 @@ def test_a_mistake_is_one_line(words, expected, policy, matrix, tmp_path, refuse
     places = {"MATRIX": matrix, "POLICY": policy, "ONE": one}
     assert expected in refused(*(places.get(word, word) for word in words.split()))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_is_tracked_like_any_run(matrix, tmp_path):
+    folder = tmp_path / "tracked"
+    words = ["select", "fit", str(matrix), "--policy", "single-best", "--output", str(folder)]
+    assert main([*words, "--tracking", "offline"]) == 0
+    run_id = json.loads((folder / "wandb.json").read_text())["wandb_id"]
+    assert len(read_metrics(folder / "metrics.jsonl")) == 1
+    # The record, and what is told at the end.
+    assert logged_steps(folder, run_id) == {0, 1}
 
 
 def test_records_of_a_training_grow_thin():
