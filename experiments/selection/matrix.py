@@ -105,7 +105,9 @@ def _begin(learners: tuple[str, ...], trained: Path, folder: Path) -> None:
 
 def _finish(task: Planned, cells: Path) -> str:
     assert _bench is not None
-    write_json(cells / f"{task.name}.json", _bench.judge(task, FOLDS))
+    cell = cells / f"{task.name}.json"
+    if not cell.exists():  # another process at the same matrix may have been there by now
+        write_json(cell, _bench.judge(task, FOLDS))
     return task.name
 
 
