@@ -37,5 +37,4 @@ class EpsilonGreedy(Linear):
         # e_t = min(1, c A / t)
         if self.random.random() < min(1.0, self._explore * self._choices / (self.rounds + 1)):
             return self.random.random(self._choices)
-        # x_a' theta_a
-        return (self._examples(features) * self._ridge.theta).sum(1)
+        return self._expected(features)

@@ -46,6 +46,9 @@ class EXP3(Online):
         drawn = self.random.choice(len(self._logs), p=self.chances(self._able))
         return np.arange(len(self._logs)) == drawn
 
+    def _expected(self, features: np.ndarray) -> np.ndarray:
+        return self._logs
+
     def _note(self, features: np.ndarray, choice: int, outcome: float) -> None:
         chances = self.chances(self._able)
         # w_a <- w_a exp(g o / (A p_a))

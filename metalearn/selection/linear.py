@@ -41,6 +41,10 @@ class Linear(Online):
         one = np.append(1.0, features / max(len(features), 1) ** 0.5)
         return np.broadcast_to(one, (self._choices, len(one)))
 
+    def _expected(self, features: np.ndarray) -> np.ndarray:
+        # x_a' theta_a
+        return (self._examples(features) * self._ridge.theta).sum(1)
+
     def _note(self, features: np.ndarray, choice: int, outcome: float) -> None:
         group = 0 if self._shared else choice
         self._ridge.note(group, self._examples(features)[choice], outcome)

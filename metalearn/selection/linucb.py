@@ -46,9 +46,9 @@ class LinUCB(Linear):
         self._noise, self._norm, self._delta = noise, norm, delta
 
     def _worth(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
-        examples, ridge = self._examples(features), self._ridge
+        ridge, variance = self._ridge, self._ridge.variance(self._examples(features))
         # beta_a = R sqrt(2 ln(1 / delta) + ln(det V_a / l^D)) + sqrt(l) S
         width = self._noise * np.sqrt(2 * np.log(1 / self._delta) + ridge.growth)
         width = width + self._penalty**0.5 * self._norm
         # x_a' theta_a + beta_a sqrt(x_a' V_a^-1 x_a)
-        return (examples * ridge.theta).sum(1) + width * np.sqrt(ridge.variance(examples))
+        return self._expected(features) + width * np.sqrt(variance)

@@ -1,7 +1,8 @@
 """What policies share that learn from the outcomes of their own choices alone.
 
 Fitting is using: training tasks go by in an order of the seed, each is chosen for, and only the
-outcome of that choice is told.  `choose` and `learn` go on from there on new tasks.
+outcome of that choice is told.  `choose` and `learn` go on from there on new tasks.  Where nothing
+is learned any more, exploring would be in vain: `choose_all` takes what is expected to be best.
 """
 
 from __future__ import annotations
@@ -53,6 +54,16 @@ class Online(Policy):
         worth = self._worth(self._scale(features), able)
         return int(np.argmax(np.where(able, worth, -np.inf)))
 
+    def choose_all(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
+        """A learner for each of T tasks `[T]`, between which nothing is learned.
+
+        Args:
+            features: `[T, F]`.
+            able: `[T, A]`.
+        """
+        expected = np.stack([self._expected(self._scale(row)) for row in features])
+        return np.where(able, expected, -np.inf).argmax(1)
+
     def learn(self, features: np.ndarray, choice: int, utility: float) -> None:
         self.rounds += 1
         self._note(self._scale(features), choice, self._unit(utility))
@@ -63,7 +74,11 @@ class Online(Policy):
 
     @abstractmethod
     def _worth(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
-        """What to take the largest of `[A]`, among those that are able."""
+        """What to take the largest of `[A]` while learning, among those that are able."""
+
+    @abstractmethod
+    def _expected(self, features: np.ndarray) -> np.ndarray:
+        """What to take the largest of `[A]` when nothing more is learned."""
 
     @abstractmethod
     def _note(self, features: np.ndarray, choice: int, outcome: float) -> None:
@@ -81,6 +96,11 @@ class Tally:
 
     def __init__(self, *shape: int) -> None:
         self.pulls, self.sums, self.squares = (np.zeros(shape) for _ in range(3))
+
+    @property
+    def means(self) -> np.ndarray:
+        """Expected outcomes `[..., A]` after a uniform prior: one half where nothing is known."""
+        return (self.sums + 1) / (self.pulls + 2)
 
     def note(self, choice: np.ndarray | int, outcome: np.ndarray | float) -> None:
         """Add outcomes `[...]` of the choices `[...]`."""

@@ -70,5 +70,8 @@ class Thompson(Online):
             return bernoulli(self._tally, self.random)
         return gaussian(self._tally, self.random, self._noise)
 
+    def _expected(self, features: np.ndarray) -> np.ndarray:
+        return self._tally.means
+
     def _note(self, features: np.ndarray, choice: int, outcome: float) -> None:
         self._tally.note(choice, outcome)

@@ -56,5 +56,8 @@ class UCB1(Online):
     def _worth(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
         return bounds(self._tally, self.rounds, self._width, self._prior)
 
+    def _expected(self, features: np.ndarray) -> np.ndarray:
+        return self._tally.means
+
     def _note(self, features: np.ndarray, choice: int, outcome: float) -> None:
         self._tally.note(choice, outcome)

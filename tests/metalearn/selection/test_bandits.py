@@ -75,6 +75,22 @@ def test_bandits_find_the_best_arm(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_where_nothing_is_learned_nothing_is_explored(name: str) -> None:
+    policy = EVERY[name]()
+    problem = linear_problem() if name in CONTEXTUAL else constant_problem()
+    policy.fit(problem, seed=0)
+    able = np.ones((50, 3), bool)
+    first = policy.choose_all(problem.features[:50], able)
+    np.testing.assert_array_equal(first, policy.choose_all(problem.features[:50], able))
+    if name in CONTEXTUAL:
+        assert (first == problem.mean[:50].argmax(1)).mean() > 0.9
+    else:
+        assert (first == 1).all()
+    able[:, 1] = False
+    assert (policy.choose_all(problem.features[:50], able) != 1).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_only_the_outcomes_of_its_choices_reach_a_bandit(name: str) -> None:
     """What was not chosen may be anything, within the range that it is told."""
     problem, seen = linear_problem(150), []
