@@ -72,9 +72,9 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
         features = np.array([known[name] for name in problem.feature_names])
     except (ValueError, KeyError) as error:
         raise UserError(f"{support}: {error}; the policy cannot choose for it") from None
-    choice = fitted.policy.choose(features, able)
+    choice = _choice(fitted, features, able)
     others = able & (np.arange(len(able)) != choice)
-    second = fitted.policy.choose(features, others) if others.any() else None
+    second = _choice(fitted, features, others) if others.any() else None
     worth = expected(problem, features, fitted.wanted.seed)
     name = problem.learners[choice]
     target = shlex.quote(f"{support.stem}-{name}")
@@ -97,6 +97,11 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
         "feature_seconds": seconds,
         "command": command,
     }
+
+
+def _choice(fitted: Fitted, features: np.ndarray, able: np.ndarray) -> int:
+    """A choice from which nothing is learned."""
+    return int(fitted.policy.choose_all(features[None], able[None])[0])
 
 
 def _able(
