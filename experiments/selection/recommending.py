@@ -63,7 +63,8 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     stores: dict[str, FeatureStore] = {}
     able = _able(fitted, support, len(count), kept, stores)
-    base = Workshop(portfolio.TRAINED, kept, stores=stores)
+    base = Workshop(portfolio.TRAINED, kept)
+    base.stores = stores
     groups = list(dict.fromkeys(name.partition(".")[0] for name in problem.feature_names))
     batch = batch_of(base.collator, examples, sorted(count))
     anchors = anchors_of(base, folder) if LEEP in problem.feature_names else None
