@@ -73,7 +73,8 @@ class Searcher(Policy):
             self.fit(problem, seed)
             return
         self._reference = problem
-        self._actor = self._trainer.restore(self._environment(problem), trained)
+        environment = Search(problem, self._budget, self._most, self._price)
+        self._actor = self._trainer.restore(environment, trained)
 
     def choose(self, features: np.ndarray, able: np.ndarray) -> int:
         """A learner for a task from its features alone; whatever is able is affordable.
