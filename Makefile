@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?= -q -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart learners test lint clean
+.PHONY: help install quickstart learners transfer selection test lint clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1	\2/' | expand -t 18
@@ -53,6 +53,11 @@ learners: install ## every learner on BANKING77 and CLINC150, a core each (hours
 
 transfer: install ## meta-train on CLINC150, judge on six other data sets (over an hour; resumes)
 	@$(call run,clinc150-transfer)
+
+selection: install ## every learner on 167 tasks, then the policies that choose (hours; resumes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m experiments.selection.matrix --output runs/selection/matrix
+	@OMP_NUM_THREADS=1 $(BIN)/metalearn select evaluate runs/selection/matrix \
+	  --run-dir runs/selection/policies --resume
 
 learners-%:
 	@$(call run,$@)

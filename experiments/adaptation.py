@@ -1,57 +1,69 @@
-"""From a few examples to a PEFT adapter, and from an adapter folder to labels.
+"""From a few examples to an adapted model.
 
-The folder is an ordinary PEFT adapter (`adapter_config.json`, `adapter_model.safetensors`) with
-two files beside it: `head.safetensors` (head.weight `[N, D]`, head.bias `[N]`, scale) and
-`metalearn.json` (labels, backbone, pooling, where it came from).  With f(x) the pooled last hidden
-state under the adapter,
+Of a learner with an adapter the folder is an ordinary PEFT adapter (`adapter_config.json`,
+`adapter_model.safetensors`) with two files beside it: `head.safetensors` (head.weight `[N, D]`,
+head.bias `[N]`, scale) and `metalearn.json` (labels, backbone, pooling, where it came from).  With
+f(x) the pooled last hidden state under the adapter,
 
     logits(x) = scale * (W f(x) + b)
+
+A learner that trains nothing keeps the examples instead (`experiments.refitting`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
-from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from safetensors import SafetensorError
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from experiments.build import Workshop, build_model, seeded
-from experiments.cells import Cell
-from experiments.config import AdapterSettings, BackboneSettings, HeadSettings
+from experiments.build import Workshop
 from experiments.errors import UserError
-from experiments.files import read_json, write_bytes, write_json
+from experiments.files import write_json
 from experiments.folder import environment
+from experiments.prediction import HEAD, RECORD, batch_of
+from experiments.refitting import keep
+from experiments.selection.serving import is_fitted, ready_of_policy
 from experiments.trained import TrainedRun
 from meta_models.adapters import Adapter
-from meta_models.model import AdaptedModel
 from meta_models.params import Params, part, pick, stack
 from metalearn.algorithms.protonet import Prototypes
 from metalearn.learner import Adapted, Learner
-from tasks.collate import Collator
-from tasks.episode import Batch, Example, Task
+from tasks.episode import Batch
 from tasks.sources.files import read_examples
 
-HEAD = "head.safetensors"
-RECORD = "metalearn.json"
-TEXTS_PER_PASS = 64  # of a prediction: the hidden states of 64 short texts are a few MB
+
+@dataclass(frozen=True)
+class Ready:
+    """A learner that can be adapted.
+
+    Attributes:
+        name: By which it was asked for.
+        workshop: With its settings.
+        learner: The learner.
+        state: Its meta-parameters.
+        origin: Where it comes from, for the record.
+    """
+
+    name: str
+    workshop: Workshop
+    learner: Learner
+    state: Params
+    origin: dict[str, Any]
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter can be written."""
+        return any(part(name) == "adapter" for name in self.state)
 
 
 def adapt(
@@ -62,13 +74,14 @@ def adapt(
     learner: str | None = None,
     steps: int | None = None,
 ) -> Path:
-    """Adapt a learner of a finished run to a user's examples and write a PEFT adapter folder.
+    """Adapt a learner to a user's examples, and write what `predict` reads.
 
     Args:
-        run: Run folder.
+        run: Folder of a finished run, or of a policy that `metalearn select fit` wrote.
         support: Examples with columns text and label: N >= 2 classes, any number of each.
         output: Folder to write; it must not exist, or be empty.
-        learner: Which learner of the run; None: the trained one with the best query accuracy.
+        learner: Which learner; None: of a run the trained one with the best query accuracy, of a
+            policy the one that it chooses for these examples.
         steps: Inner steps; None: what the run chose.
 
     Returns:
@@ -79,39 +92,58 @@ def adapt(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists and is not empty; choose another --output")
-    trained = TrainedRun(run)
-    _check_text(trained)
-    pair = trained.experiment.family.text_b
+    trained = None if is_fitted(run) else TrainedRun(run)
+    pair = "" if trained is None else _check_text(trained)
     examples = read_examples(support, text_b=pair)
     count = Counter(str(example.label) for example in examples)
     if len(count) < 2:
         raise UserError(f"{support} has a single class, {next(iter(count))}; give at least two")
-    name = _choose(trained, learner)
-    cell = trained.cell(name, shots=len(examples) / len(count))
-    workshop = trained.workshop(cell, None if steps is None else {"inner.steps": steps})
-    adapter = workshop.learner(name)
-    batch = batch_of(workshop.collator, examples, sorted(count))
-    path = adapter.adapt(trained.state(adapter, cell)[0], batch)
+    settings = {} if steps is None else {"inner.steps": steps}
+    if trained is None:
+        ready = Ready(*ready_of_policy(run, learner, support, settings))
+    else:
+        name = _choose(trained, learner)
+        ready = _of_run(trained, name, len(examples) / len(count), settings)
+    labels = sorted(count)
+    batch = batch_of(ready.workshop.collator, examples, labels)
+    path = ready.learner.adapt(ready.state, batch)
     if steps and len(path) == 1:
-        raise UserError(f"{name} takes no inner steps; leave out --steps")
-    before, after = (_fit(adapter, path[step], batch) for step in (0, -1))
+        raise UserError(f"{ready.name} takes no inner steps; leave out --steps")
+    before, after = (_fit(ready.learner, path[step], batch) for step in (0, -1))
     if not after["loss"] < float("inf"):
-        raise UserError(f"{name} diverged (loss {after['loss']}); give fewer --steps")
-    model, values = workshop.language_model, _values(path[-1])
-    record = _record(trained, cell, workshop, model) | {
-        "context": len(values.get("context.vectors", ())),
+        raise UserError(f"{ready.name} diverged (loss {after['loss']}); give fewer --steps")
+    record = {
+        **ready.origin,
+        "packages": environment()["packages"],
         "steps": len(path) - 1,
-        "labels": sorted(count),
+        "labels": labels,
         "examples": dict(sorted(count.items())),
         "support": {"before": before, "after": after},
         "text_b": pair,
     }
-    _write(output.resolve(), model.adapter, values, record)
+    if ready.has_adapter:
+        values = _values(path[-1])
+        record |= _model(ready.workshop) | {"context": len(values.get("context.vectors", ()))}
+        _write(output.resolve(), ready.workshop.language_model.adapter, values, record)
+    else:
+        keep(output.resolve(), record, ready.workshop.experiment, examples)
     _show(run, output, record)
     return output
 
 
-def _check_text(run: TrainedRun) -> None:
+def _of_run(
+    run: TrainedRun, name: str, shots: float, settings: dict[str, Any] | None = None
+) -> Ready:
+    cell = run.cell(name, shots=shots)
+    workshop = run.workshop(cell, settings)
+    learner = workshop.learner(name)
+    origin = {"run": run.name, "experiment": run.experiment.name, **cell._asdict()}
+    origin["settings"] = run.choice(cell)["settings"]
+    return Ready(name, workshop, learner, run.state(learner, cell)[0], origin)
+
+
+def _check_text(run: TrainedRun) -> str:
+    """The column of the second text; refuses what is no run on classes of texts."""
     family, backbone = run.experiment.family, run.experiment.backbone.name
     if backbone == "mlp" or family.source == "sinusoid":
         raise UserError(
@@ -120,16 +152,17 @@ def _check_text(run: TrainedRun) -> None:
         )
     if family.kind != "class":
         raise UserError(f"run {run.path} has tasks of kind {family.kind}; adapt needs classes")
+    return family.text_b
 
 
 def _choose(run: TrainedRun, asked: str | None) -> str:
     """The learner asked for, or the best one with an adapter."""
     learners = run.learners()
+    ready = [name for name in learners if _of_run(run, name, 0).has_adapter]
     if asked is not None:
         run.cell(asked)  # refuses a learner that the run does not have
-        if _has_adapter(run, asked):
+        if asked in ready or not learners[asked]:
             return asked
-    ready = [name for name in learners if _has_adapter(run, name)]
     if not ready or asked is not None:
         them = f"learners of {run.path} that have: {', '.join(ready) or 'none'}"
         raise UserError(f"{asked or 'no learner'} has no adapter to write; {them}")
@@ -138,24 +171,6 @@ def _choose(run: TrainedRun, asked: str | None) -> str:
         accuracy[row["learner"]].append(row["accuracy"]["mean"])
     trained = [name for name in ready if learners[name]] or ready
     return max(trained, key=lambda name: sum(accuracy[name]) / len(accuracy[name]))
-
-
-def _has_adapter(run: TrainedRun, name: str) -> bool:
-    learner = run.workshop(run.cell(name)).learner(name)
-    return any(part(key) == "adapter" for key in learner.init(seeded(0)))
-
-
-def batch_of(collator: Collator, examples: Sequence[Example], labels: Sequence[str]) -> Batch:
-    """Examples as the batch of one task.
-
-    Args:
-        collator: Tokenizes them.
-        examples: Records with distinct ids.
-        labels: Names of the classes, in the order of the logits.
-    """
-    ids = tuple(range(len(labels)))
-    task = Task("examples", "class", tuple(examples), (), tuple(labels), ids)
-    return collator.collate([task], [0]).support
 
 
 def _fit(learner: Learner, adapted: Adapted, support: Batch) -> dict[str, float]:
@@ -174,22 +189,16 @@ def _values(adapted: Adapted) -> Params:
     return {name: value[0].detach() for name, value in adapted.items()}
 
 
-def _record(run: TrainedRun, cell: Cell, workshop: Workshop, model: AdaptedModel) -> dict[str, Any]:
-    experiment = workshop.experiment
+def _model(workshop: Workshop) -> dict[str, Any]:
+    """What has to be known of the model that an adapter is for."""
+    experiment, model = workshop.experiment, workshop.language_model
     backbone = experiment.backbone.model_dump(mode="json") | {"pooling": model.pooling}
     if Path(backbone["name"]).is_dir():  # the folder is used from elsewhere
         backbone["name"] = str(Path(backbone["name"]).resolve())
-    model_name = model.adapter.backbone.model.name_or_path or backbone["name"]
-    origin = {
-        "base_model": model_name,
-        "run": run.name,
-        "experiment": experiment.name,
-    } | cell._asdict()
-    return origin | {
-        "settings": run.choice(cell)["settings"],
+    return {
+        "base_model": model.adapter.backbone.model.name_or_path or backbone["name"],
         "backbone": backbone,
         "adapter": experiment.adapter.model_dump(mode="json"),
-        "packages": environment()["packages"],
     }
 
 
@@ -261,138 +270,3 @@ def _show(run: Path, output: Path, record: dict[str, Any]) -> None:
     }
     for name, line in lines.items():
         console.print(f"{name:<12} {line}", markup=False, soft_wrap=True)
-
-
-class Classifier:
-    """An adapted model as `adapt` wrote it: texts in, logits out.
-
-    Args:
-        folder: The adapter folder.
-
-    Attributes:
-        labels: Class names, in the order of the logits.
-        text_b: Column of the second text; empty: single texts.
-
-    Raises:
-        UserError: If the folder is not one of `adapt`, or a file in it is damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        if not (folder / RECORD).exists():
-            raise UserError(f"{folder} has no {RECORD}; name a folder that metalearn adapt wrote")
-        record = read_json(folder / RECORD)
-        try:
-            self.labels = tuple(record["labels"])
-            self.text_b = record["text_b"]
-            backbone = BackboneSettings.model_validate(record["backbone"])
-            adapter = AdapterSettings.model_validate(record["adapter"])
-            head = safetensors.torch.load_file(folder / HEAD)
-            scale = head.pop("scale").log()
-            context = head.pop("context", None)
-        except (KeyError, TypeError, ValidationError, OSError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{folder} is damaged ({reason}); write it again with adapt") from None
-        if len(self.labels) != len(head["head.weight"]):
-            raise UserError(f"{folder}: {RECORD} and {HEAD} differ in classes; adapt again")
-        size = 0 if context is None else len(context)
-        self.model = build_model(backbone, adapter, HeadSettings(), size)
-        values = self.model.adapter.read(folder)
-        values = {f"adapter.{name}": value for name, value in values.items()}
-        if context is not None:
-            values["context.vectors"] = context - self.model.adapter.neutral
-        self._values = stack(values | head | {"scale": scale}, 1)
-        self._collator = Collator(
-            self.model.adapter.backbone.tokenizer, max_length=backbone.max_length
-        )
-
-    @torch.no_grad()
-    def logits(self, examples: Sequence[Example]) -> Tensor:
-        """`[I, N]` logits of examples; their labels are not looked at."""
-        rows = []
-        for first in range(0, len(examples), TEXTS_PER_PASS):
-            # A batch wants labels, and those of the user may be missing or unknown here.
-            chosen = [
-                replace(example, label=self.labels[0])
-                for example in examples[first : first + TEXTS_PER_PASS]
-            ]
-            batch = batch_of(self._collator, chosen, self.labels)
-            rows.append(self.model.logits(self._values, batch)[0])
-        return torch.cat(rows)
-
-
-def predict(adapter: Path, input: Path, output: Path | None = None) -> None:
-    """Label texts with an adapted model.
-
-    Args:
-        adapter: Folder that `adapt` wrote.
-        input: Texts: jsonl, jsonl.gz, csv or parquet with a column text, or txt, one a line.
-        output: A jsonl or csv file to write (replacing it); None: standard output, as a table on
-            a terminal and tab-separated elsewhere.
-
-    Raises:
-        UserError: If the folder or the name of the output cannot be used.
-        TaskError: If the texts cannot be read.
-    """
-    if output is not None and output.suffix not in (".jsonl", ".csv"):
-        raise UserError(f"cannot write {output}; give an --output that ends in .jsonl or .csv")
-    if output is not None and output.resolve() == input.resolve():
-        raise UserError(f"--output {output} would replace the input; choose another file")
-    classifier = Classifier(adapter)
-    examples = read_examples(input, text_b=classifier.text_b, labeled=False)
-    probability, said = classifier.logits(examples).softmax(-1).max(-1)
-    labels = [classifier.labels[index] for index in said.tolist()]
-    rows = [
-        {"text": example.text}
-        | ({"text_b": example.text_b} if classifier.text_b else {})
-        | {"label": label, "probability": round(p, 6)}
-        for example, label, p in zip(examples, labels, probability.tolist(), strict=True)
-    ]
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(output, _encoded(rows, output.suffix).encode())
-        print(output)
-    elif sys.stdout.isatty():
-        Console().print(_table(rows, [example.label for example in examples]))
-    else:
-        for row in rows:
-            print("\t".join(" ".join(str(value).split()) for value in row.values()))
-    _say_accuracy(examples, labels, classifier.labels)
-
-
-def _encoded(rows: list[dict[str, Any]], ending: str) -> str:
-    if ending == ".jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _table(rows: list[dict[str, Any]], known: Sequence[str | None]) -> Table:
-    """Predictions for a terminal; wrong ones are marked where the label is known."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1))
-    for name in rows[0]:
-        table.add_column(name, justify="right" if name == "probability" else "left")
-    for row, label in zip(rows, known, strict=True):
-        wrong = label is not None and label != row["label"]
-        shown = row | {
-            "label": f"{row['label']} (not {label})" if wrong else row["label"],
-            "probability": f"{row['probability']:.3f}",
-        }
-        cells = [escape(str(value or "")) for value in shown.values()]
-        table.add_row(*cells, style="red" if wrong else None)
-    return table
-
-
-def _say_accuracy(examples: Sequence[Example], said: Sequence[str], labels: Sequence[str]) -> None:
-    """Accuracy over the labeled texts, on standard error: standard output is for the labels."""
-    pairs = [(e.label, s) for e, s in zip(examples, said, strict=True) if e.label is not None]
-    if not pairs:
-        return
-    correct = sum(true == guess for true, guess in pairs)
-    line = f"accuracy {correct / len(pairs):.1%} ({correct} of {len(pairs)} labeled texts)"
-    unknown = sorted({true for true, _ in pairs} - set(labels))
-    if unknown:
-        line += f"; labels this adapter does not have: {', '.join(unknown)}"
-    print(line, file=sys.stderr)

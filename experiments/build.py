@@ -148,11 +148,12 @@ class Workshop:
     Args:
         experiment: The variant's settings, with `family.fold` set.
         kept: Objects made for other variants, shared where their settings agree.
-        weights: Whether models have their weights; without, they are made from configurations
-            alone, on the meta device: sizes can be asked of them, and nothing else.
+        weights: Whether models have their weights; without, they are on the meta device, from
+            configurations alone: sizes can be asked of them, and nothing else.
 
     Attributes:
         frozen: Whether every choice is made: test tasks are refused before.
+        stores: Where frozen learners share features, by backbone; None: each has its own.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Workshop:
         self.experiment = experiment
         self.frozen = False
         self.weights = weights
+        self.stores: dict[str, FeatureStore] | None = None
         self._kept = {} if kept is None else kept
 
     def _share(self, make: Callable[[], Made], *settings: Settings | str) -> Made:
@@ -220,10 +222,12 @@ class Workshop:
     def frozen_features(self) -> FeatureStore:
         """Features of the backbone without any adapter, for the frozen baselines.
 
-        A store of its own for each learner: features differ in the last bit with the batch they
+        In a run each has its own store: features differ in the last bit with the batch that they
         were computed in, and a resumed run has not seen the batches of the learners before.
         """
-        return FeatureStore(self._language_model(AdapterSettings(method="none", options={})))
+        store = FeatureStore(self._language_model(AdapterSettings(method="none", options={})))
+        key = self.experiment.backbone.model_dump_json()
+        return store if self.stores is None else self.stores.setdefault(key, store)
 
     @property
     def collator(self) -> Collator:

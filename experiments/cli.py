@@ -91,14 +91,16 @@ def _parser() -> Parser:
     commands.add_parser("select", help=COMMANDS["select"])
 
     adapt = add("adapt", _adapt)
-    adapt.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    adapt.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or of a policy")
     adapt.add_argument(
         "--support", type=Path, required=True, metavar="FILE", help="examples (jsonl, csv, parquet)"
     )
     adapt.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder for the PEFT adapter"
+        "--output", type=Path, required=True, metavar="DIR", help="folder for the adapted model"
     )
-    adapt.add_argument("--learner", help="which learner of the run (default: its best one)")
+    adapt.add_argument(
+        "--learner", help="which learner (default: the best of a run, the choice of a policy)"
+    )
     adapt.add_argument("--steps", type=int, help="inner steps (default: the run's choice)")
 
     predict = add("predict", _predict)
@@ -148,9 +150,9 @@ COMMANDS = {
     "evaluate": "evaluate runs or experiments on the same tasks, in one table",
     "compare": "say whether the difference between two runs is real",
     "estimate": "predict memory and operations of a meta-step, and what fits a card",
-    "select": "judge policies that choose the learner for a task",
+    "select": "judge policies that choose the learner for a task, and let one choose",
     "tasks": "check a folder of tasks of your own and write its card",
-    "adapt": "turn a few examples into a PEFT adapter",
+    "adapt": "turn a few examples into a PEFT adapter, or what a cheaper learner needs",
     "predict": "label texts with an adapted model",
     "reproduce": "measure a published result and judge it by its band",
     "report": "write one HTML page about one run or several",
@@ -319,7 +321,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from experiments.adaptation import predict
+    from experiments.prediction import predict
 
     predict(arguments.adapter, arguments.input, arguments.output)
 

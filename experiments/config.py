@@ -91,8 +91,8 @@ class BackboneSettings(Settings):
     """The frozen language model."""
 
     name: str = "minilm"
-    """minilm, a Hugging Face name or a local folder; mlp for regression; tiny-bert, tiny-gpt2 and
-    tiny-llama are random, for tests."""
+    """minilm, a Hugging Face name or a local folder, NAME@2 cut after its second layer; mlp for
+    regression; tiny-bert, tiny-gpt2 and tiny-llama are random, for tests."""
     attention: Literal["eager", "sdpa"] = "eager"
     """Attention implementation; second order needs eager."""
     quantize: Literal["none", "8bit", "4bit"] = "none"

@@ -6,10 +6,12 @@ A new algorithm is one row of LEARNERS.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.errors import UserError
 from meta_models.features import FeatureStore
+from meta_models.tfidf import TfIdf
 from metalearn.algorithms.cavia import cavia
 from metalearn.algorithms.evolution import EvolutionStrategies
 from metalearn.algorithms.gbml import gbml
@@ -21,11 +23,14 @@ from metalearn.algorithms.meta_sgd import meta_sgd
 from metalearn.algorithms.proto_maml import proto_maml
 from metalearn.algorithms.protonet import ProtoNet
 from metalearn.algorithms.reptile import Reptile
+from metalearn.baselines.classifier import Classifier
 from metalearn.baselines.finetune import FineTuning
+from metalearn.baselines.label_names import LabelNames
 from metalearn.baselines.logistic_regression import LogisticRegression
 from metalearn.baselines.majority import Majority
 from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
+from metalearn.baselines.tfidf_prototypes import TfIdfPrototypes
 from metalearn.inner.learn2learn_engine import named_transform
 from metalearn.learner import Learner
 from tasks.sources.folder import FolderFamily
@@ -42,6 +47,12 @@ AT_ONCE = 4
 def _passes(workshop: Workshop) -> int:
     wanted = workshop.experiment.inner.tasks_per_pass
     return AT_ONCE if wanted == "auto" else wanted
+
+
+def _sklearn(name: str, **options: Any) -> Any:
+    """A classifier by its place in scikit-learn, which is slow to import."""
+    module, _, kind = name.rpartition(".")
+    return getattr(import_module(f"sklearn.{module}"), kind)(**options)
 
 
 def _maml(workshop: Workshop, order: Literal[1, 2], parts: tuple[str, ...] | None = None) -> MAML:
@@ -61,6 +72,18 @@ LEARNERS: dict[str, Callable[[Workshop], Learner]] = {
     "logistic": lambda w: LogisticRegression(
         w.frozen_features, strength=w.experiment.baselines.strength
     ),
+    "ridge": lambda w: Classifier(w.frozen_features, _sklearn("linear_model.RidgeClassifier")),
+    "neighbour": lambda w: Classifier(
+        w.frozen_features, _sklearn("neighbors.KNeighborsClassifier", n_neighbors=1)
+    ),
+    "label-names": lambda w: LabelNames(w.frozen_features),
+    "named-prototypes": lambda w: LabelNames(w.frozen_features, weight=1.0),
+    "tfidf-prototypes": lambda w: TfIdfPrototypes(TfIdf()),
+    "tfidf-logistic": lambda w: Classifier(
+        TfIdf(),
+        _sklearn("linear_model.LogisticRegression", C=w.experiment.baselines.strength),
+    ),
+    "tfidf-bayes": lambda w: Classifier(TfIdf(), _sklearn("naive_bayes.MultinomialNB")),
     "finetune": lambda w: FineTuning(w.model, w.loop(), tasks_per_pass=_passes(w)),
     "multitask": lambda w: MultiTask(
         w.language_model, w.loop(), classes=_classes(w), tasks_per_pass=_passes(w)

@@ -5,8 +5,9 @@
 
 The README's tables lie between `<!-- results: NAME -->` and `<!-- end -->`; they are never edited
 by hand, and a test holds them against the data.  NAME is a kept result, `reproductions` for the
-records of `metalearn reproduce` in experiments/results/papers/, or `benchmarks/NAME` for a record
-of `python -m experiments.benchmarks`.
+records of `metalearn reproduce` in experiments/results/papers/, `benchmarks/NAME` for a record
+of `python -m experiments.benchmarks`, or `selection/NAME` for a run of `metalearn select evaluate`
+in a folder of that name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from experiments.errors import UserError
 from experiments.figures import PALETTE, adaptation_curves, scores
 from experiments.files import read_json, write_bytes, write_json
 from experiments.reproduce import markdown as reproductions
+from experiments.selection.figures import draw
+from experiments.selection.summary import markdown as choices
 from experiments.tables import family_table, markdown, markdown_table, rank_notes, rises, scope
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +35,7 @@ README = ROOT / "README.md"
 REPRODUCTIONS = "reproductions"
 PAPERS = "papers"
 BENCHMARKS = "benchmarks/"
+SELECTION = "selection/"
 MARK = re.compile(r"(<!-- results: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -49,6 +53,12 @@ def store(run: Path, kept: Path = KEPT) -> Path:
         raise UserError(f"{run} has no result.json; finish it with metalearn train ... --resume")
     result = read_json(run / "result.json")
     kept.mkdir(exist_ok=True)
+    if "selection" in result:
+        path = kept / SELECTION / f"{run.resolve().name}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, result)
+        draw(result, path.parent, f"{path.stem}-")
+        return path
     path = kept / f"{result['experiment']}.json"
     write_json(path, result)
     title = f"{result['experiment']}: {result['description']}"
@@ -108,7 +118,8 @@ def fill(text: str, kept: Path = KEPT) -> str:
         path = kept / f"{match['name']}.json"
         if not path.exists():
             raise UserError(f"README names the result {match['name']}, but {path} is missing")
-        make = benchmark if match["name"].startswith(BENCHMARKS) else table
+        makers = {BENCHMARKS: benchmark, SELECTION: choices}
+        make = makers.get(match["name"].rpartition("/")[0] + "/", table)
         return f"{match[1]}{make(read_json(path))}{match[3]}"
 
     return MARK.sub(replace, text)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments import checkpoint
-from experiments.config import Experiment
+from experiments.config import TrackingSettings
 from experiments.folder import CHECKPOINTS
 
 
@@ -88,6 +88,24 @@ def best_checkpoint(run: Path) -> BestCheckpoint | None:
     return max(found, key=lambda one: one.score, default=None)
 
 
+class Tracked(Protocol):
+    """Settings of anything that can be tracked."""
+
+    @property
+    def name(self) -> str:
+        """W&B groups runs by it."""
+        ...
+
+    @property
+    def tracking(self) -> TrackingSettings:
+        """Where it is told."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """All settings, for JSON."""
+        ...
+
+
 class Sink(Protocol):
     """One place where a run tells what it finds."""
 
@@ -137,7 +155,7 @@ class Sinks:
             sink.finish(exit_code)
 
 
-def open_sinks(experiment: Experiment, folder: Path, resume: bool = False) -> Sinks:
+def open_sinks(experiment: Tracked, folder: Path, resume: bool = False) -> Sinks:
     """The sinks that the settings of a run ask for.
 
     Args:

@@ -18,12 +18,11 @@ from secrets import token_hex
 from typing import Any
 
 from experiments.cells import CHOICES
-from experiments.config import Experiment
 from experiments.errors import LostProcess, UserError
 from experiments.files import read_json, write_json
 from experiments.folder import CONFIG
 from experiments.metrics import CELL, cell_name, read_metrics
-from experiments.sinks import BestCheckpoint, Findings
+from experiments.sinks import BestCheckpoint, Findings, Tracked
 from experiments.standing import Standing
 from experiments.wandb_offline import logged_steps, run_directories, seal
 
@@ -147,7 +146,7 @@ def _abandoned() -> tuple[type[Exception], ...]:
     return HandleAbandonedError, MailboxClosedError
 
 
-def start(experiment: Experiment, folder: Path, resume: bool = False) -> Tracker:
+def start(experiment: Tracked, folder: Path, resume: bool = False) -> Tracker:
     """Start the W&B run of a run folder, or take it up again.
 
     On resume the run keeps its id.  Records of `metrics.jsonl` (already cut back to the checkpoint)
@@ -185,7 +184,7 @@ def _of_agent() -> bool:
     return "WANDB_SWEEP_ID" in os.environ
 
 
-def _init(experiment: Experiment, folder: Path, run_id: str) -> Any:
+def _init(experiment: Tracked, folder: Path, run_id: str) -> Any:
     import wandb
 
     quiet = wandb.Settings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +79,8 @@ def load_backbone(
 
     Args:
         name: `minilm` (packaged weights, checksum verified), a hub name, a local folder, or
-            `tiny-bert`, `tiny-gpt2`, `tiny-llama` (random weights, for tests).
+            `tiny-bert`, `tiny-gpt2`, `tiny-llama` (random weights, for tests).  `NAME@2` is the
+            same model cut after its second layer.
         attention: Attention implementation; a fused one has no second derivative.
         dtype: Precision that the weights are stored in; what is learned has at least fp32.
         device: Where they are put; "meta" reads the configuration alone, which may be the name of a
@@ -93,9 +94,15 @@ def load_backbone(
             should be, or the model is neither an encoder nor a decoder.
 
     Example:
-        >>> load_backbone("tiny-bert").width
-        16
+        >>> load_backbone("tiny-bert").width, load_backbone("tiny-bert@1").layers
+        (16, 1)
     """
+    whole, _, depth = name.partition("@")
+    if depth:
+        loaded = load_backbone(
+            whole, attention=attention, dtype=dtype, device=device, quantize=quantize, seed=seed
+        )
+        return _cut(loaded, name, depth)
     if name in TINY:
         model, tokenizer = _tiny(name, attention, seed), _word_tokenizer()
         if quantize != "none" and torch.device(device).type != "meta":
@@ -122,6 +129,27 @@ def load_backbone(
         layers=config.num_hidden_layers,
         causal=_is_causal(model),
     )
+
+
+def _cut(backbone: Backbone, name: str, depth: str) -> Backbone:
+    """The model without the layers above its first `depth`, and with the norm behind them."""
+    from meta_models.targets import layers_of  # which needs this module
+
+    if not depth.isdecimal() or not 1 <= int(depth) <= backbone.layers:
+        raise ModelError(
+            f"backbone {name}: cannot cut after {depth}; give a layer from 1 to {backbone.layers}"
+        )
+    kept = layers_of(backbone)[: int(depth)]
+    layers = next(
+        (parent, place)
+        for parent in backbone.model.modules()
+        for place, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and kept[0] in child.children()
+    )
+    setattr(*layers, nn.ModuleList(kept))
+    config: Any = backbone.model.config
+    config.num_hidden_layers = len(kept)
+    return replace(backbone, name=name, layers=len(kept))
 
 
 def random_backbone(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from meta_models.clock import charge, now
 from meta_models.model import Model
 from meta_models.params import Params, pick, stack
 from tasks.episode import Batch, Tokens
@@ -45,7 +46,8 @@ class FeatureStore:
     """Features of frozen parameters, computed once a record.
 
     Evaluation draws the same records again and again; a learner that does not change its encoder
-    needs each of them once.  The store empties itself when it is asked with other parameters.
+    needs each of them once.  The store empties itself when it is asked with other parameters.  What
+    it finds is charged to the clock (`meta_models.clock`).
 
     Args:
         model: The functional model.
@@ -55,6 +57,7 @@ class FeatureStore:
         self.model = model
         self._meta: Params = {}
         self._rows: dict[tuple[str, int], Tensor] = {}
+        self._seconds: dict[tuple[str, int], float] = {}
 
     @torch.no_grad()
     def features(self, meta: Params, batch: Batch) -> Tensor:
@@ -72,12 +75,15 @@ class FeatureStore:
             if record >= 0
         ]
         missing = {key: (t, b) for t, b, key in places if key not in self._rows}
+        charge(sum(self._seconds[key] for key in {key for *_, key in places} - missing.keys()))
         if missing:
+            began = now()
             task, row = (
                 torch.tensor(index, device=batch.ids.device)
                 for index in zip(*missing.values(), strict=True)
             )
             self._rows.update(zip(missing, self._compute(batch, task, row), strict=True))
+            self._seconds |= dict.fromkeys(missing, (now() - began) / len(missing))
         sample = next(iter(self._rows.values()))
         result = sample.new_zeros(*batch.ids.shape, sample.shape[-1])
         for task, row, key in places:
@@ -103,4 +109,5 @@ class FeatureStore:
         )
         if not same:
             self._rows.clear()
+            self._seconds.clear()
             self._meta = {name: value.detach().clone() for name, value in meta.items()}

@@ -112,6 +112,11 @@ class Store:
         if beyond and self._disk is not None:
             self._disk.write(beyond)
 
+    def forget(self) -> None:
+        """Drop what is in memory."""
+        self._memory.clear()
+        self.bytes = 0
+
     def _open_disk(self) -> None:
         """Once; the fingerprint of a large model takes seconds."""
         if not self._asked:

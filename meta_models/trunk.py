@@ -25,6 +25,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from meta_models.backbone import Backbone
+from meta_models.clock import charge, now
 from meta_models.fingerprint import fingerprint
 from meta_models.layout import Rows
 from meta_models.store import Keep, Store
@@ -64,6 +65,7 @@ class Trunk:
     ) -> None:
         self.below = below
         self.store = store
+        self._seconds: dict[bytes, float] = {}
         self._first_above = layers[below]
         self._run = run
         self._given: tuple[Tensor, ...] | None = None
@@ -90,14 +92,22 @@ class Trunk:
         ids, segments = _flat(tokens.ids), _flat(tokens.segments)
         keys = list(_keys(ids, segments, lengths))
         found = self.store.get(keys)
+        charge(sum(self._seconds.get(key, 0.0) for key in found))
         fresh: dict[bytes, Tensor] = {}
         for row, (key, length) in enumerate(zip(keys, lengths, strict=True)):
             if key not in found:
                 cut = None if segments is None else segments[row, :length]
+                began = now()
                 found[key] = fresh[key] = self._compute(ids[row, :length], cut)
+                self._seconds[key] = now() - began
         if fresh:
             self.store.put(fresh)
         return [found[key] for key in keys]
+
+    def forget(self) -> None:
+        """Drop what is kept in memory: its texts will not come again."""
+        self.store.forget()
+        self._seconds.clear()
 
     @torch.no_grad()
     def prepared(self, rows: Rows) -> Rows:

@@ -205,6 +205,25 @@ def tensors(value: Episode | Batch | Tokens, prefix: str = "") -> dict[str, Tens
     return found
 
 
+def named(batch: Batch) -> Batch:
+    """The label names of a batch as its texts: example c of a task is the name of class c.
+
+    Raises:
+        ValueError: If the batch has no label names.
+    """
+    if batch.names is None:
+        raise ValueError("a batch without label names has no texts to make of them")
+    classes = torch.arange(batch.class_mask.shape[1]).expand(batch.class_mask.shape)
+    classes = classes.to(batch.class_ids)
+    return replace(
+        batch,
+        ids=batch.class_ids,
+        example_mask=batch.class_mask,
+        tokens=batch.names,
+        labels=classes.masked_fill(~batch.class_mask, IGNORE),
+    )
+
+
 def _map(value, function):
     changed = {}
     for field in fields(value):

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from experiments.arguments import Parser
+from experiments.config import TrackingSettings
 from experiments.errors import UserError, one_of
-from experiments.selection.policies import POLICIES
+from experiments.selection.policies import POLICIES, known, row_named
+from experiments.selection.settings import Fitting, Judging
 
+NAMES = list(POLICIES)
 QUICK = ("single-best", "nearest-tasks", "regret-ensemble")
-"""Policies that are judged unless others are named: the bound, a simple one and the best one."""
-
-USAGE = f"""usage: metalearn select evaluate --aslib FOLDER ... [--policy NAME ...] [--seed N]
+"""Policies that are judged on scenarios unless others are named: the bound, a simple one and the
+best one.  Scenarios may have thousands of tasks."""
+USAGE = f"""usage: metalearn select evaluate MATRIX [--policy NAME ...] [--weight LAMBDA ...]
+                                 [--folds N] [--repetitions N] [--no-learning] [--workers N]
+                                 [--run-dir DIR] [--resume] [OPTIONS]
+       metalearn select evaluate --aslib FOLDER ... [--policy NAME ...] [--seed N]
                                  [--measure NAME] [--folds N] [--output FILE.json]
+       metalearn select fit MATRIX --policy NAME --output DIR [--weight LAMBDA] [OPTIONS]
+       metalearn select recommend DIR --support FILE [--output FILE.json]
 
-  evaluate      judge policies by cross-validation: measure and closed gap, a table a scenario
+  evaluate        judge policies on sources that they were not fitted on, in one table
+  fit             fit a policy to all tasks of a matrix, and keep it with its portfolio
+  recommend       which learner for examples of your own, and the command that adapts it
 
-  --aslib       folder of an ASlib scenario, or several
-  --policy      {", ".join(list(POLICIES)[:4])},
-                {", ".join(list(POLICIES)[4:])}
-                (default: {", ".join(QUICK)}, in minutes)
-  --seed N      of whatever a policy draws (default: 0)
-  --measure     which performance measure of the scenario (default: its first)
-  --folds N     where a scenario has no cv.arff (default: 10)
-  --output      keep every number as JSON"""
+  MATRIX          folder of a performance matrix (python -m experiments.selection.matrix)
+  --policy        {", ".join(NAMES[:5])},
+                  {", ".join(NAMES[5:11])},
+                  {", ".join(NAMES[11:16])},
+                  {", ".join(NAMES[16:])} (default: all; with --aslib
+                  {", ".join(QUICK)}, in minutes)
+  --weight        lambda, utility that a unit of cost takes away (default: 0 0.002; fit: 0.002)
+  --folds N       of sources (default: 10)
+  --repetitions N cross-validations, with folds drawn anew (default: 5)
+  --no-learning   online policies learn nothing from the tasks they are judged on
+  --workers N     processes that share the policies (default: 1)
+  --run-dir DIR   run folder (default: runs/select-evaluate)
+  --resume        go on with it
+  --aslib         folder of an ASlib scenario, or several; with --measure, which performance
+                  measure (default: its first), and --output, every number as JSON
+  --support FILE  jsonl, csv or parquet with columns text and label
+
+OPTIONS
+  --cost          passes through the whole backbone (default), or seconds
+  --missing       refuse cells that were not measured (default), or marginalize over the others
+  --seed N        of whatever is drawn (default: 0)
+  --tracking MODE W&B: offline (default), online or disabled"""
 
 
 def command(words: Sequence[str]) -> int:
@@ -40,25 +68,80 @@ def command(words: Sequence[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         raise UserError(f"no subcommand {words[0]} of select{one_of(words[0], COMMANDS)}")
-    return COMMANDS[words[0]](list(words[1:]))
+    COMMANDS[words[0]](list(words[1:]))
+    return 0
 
 
-def _evaluate(words: list[str]) -> int:
-    options = Parser(prog="metalearn select", add_help=False, allow_abbrev=False)
+def _parser(matrix: str | None = None) -> Parser:
+    parser = Parser(prog="metalearn select", add_help=False, allow_abbrev=False)
+    if matrix is not None:
+        parser.add_argument("matrix", type=Path, nargs=matrix)
+        parser.add_argument("--cost", choices=("passes", "seconds"))
+        parser.add_argument("--missing", choices=("refuse", "marginalize"))
+        parser.add_argument("--tracking", choices=("offline", "online", "disabled"))
+        parser.add_argument("--seed", type=int)
+    return parser
+
+
+def _given(given: Namespace, *names: str) -> dict[str, Any]:
+    """Settings that were given; those left out keep their defaults."""
+    found = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    if given.tracking is not None:
+        found["tracking"] = TrackingSettings(mode=given.tracking, job_type="select")
+    return found | {"matrix": str(given.matrix)}
+
+
+def _made(kind: Any, values: dict[str, Any]) -> Any:
+    """Settings of the words of a command.
+
+    Raises:
+        UserError: If a value is none that can be.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = (
+            str(first["loc"][0]).rstrip("s") if first["loc"][0] == "weights" else first["loc"][0]
+        )
+        raise UserError(f"--{option} {first['input']}: {first['msg'].lower()}") from None
+
+
+def _evaluate(words: list[str]) -> None:
+    options = _parser("?")
     options.add_argument("--aslib", type=Path, nargs="+", action="extend", default=[])
     options.add_argument("--policy", nargs="+", action="extend", default=[])
-    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--weight", type=float, nargs="+", dest="weights")
+    options.add_argument("--folds", type=int)
+    options.add_argument("--repetitions", type=int)
+    options.add_argument("--no-learning", action="store_const", const=False, dest="learning")
+    options.add_argument("--workers", type=int, default=1)
+    options.add_argument("--run-dir", type=Path, default=Path("runs/select-evaluate"))
+    options.add_argument("--resume", action="store_true")
     options.add_argument("--measure", default="")
-    options.add_argument("--folds", type=int, default=10)
     options.add_argument("--output", type=Path)
     given = options.parse_args(words)
-    if not given.aslib:
-        raise UserError("select evaluate needs --aslib FOLDER, of one scenario or several")
-    unknown = [name for name in given.policy if name not in POLICIES]
-    if unknown:
-        raise UserError(f"no policy {unknown[0]}{one_of(unknown[0], POLICIES)}")
-    if given.seed < 0:
+    if (given.matrix is None) == (not given.aslib):
+        raise UserError("select evaluate needs --aslib FOLDER, or the folder of a matrix")
+    policies = known(given.policy or (QUICK if given.aslib else ()))
+    if given.seed is not None and given.seed < 0:
         raise UserError(f"--seed {given.seed} is negative; give 0 or more")
+    if given.aslib:
+        _evaluate_aslib(given, policies)
+        return
+    if given.measure or given.output:
+        raise UserError("--measure and --output go with --aslib; a matrix has a --run-dir")
+    if given.workers < 1:
+        raise UserError(f"--workers {given.workers}: there must be at least one")
+    names = ("weights", "cost", "missing", "folds", "repetitions", "seed", "learning")
+    wanted = _made(Judging, _given(given, *names) | {"policies": policies})
+
+    from experiments.selection.judging import evaluate
+
+    print(evaluate(wanted, given.run_dir, given.resume, given.workers))
+
+
+def _evaluate_aslib(given: Namespace, policies: list[str]) -> None:
     # Before the minutes of work, not after them.
     if given.output and (given.output.is_dir() or not given.output.parent.is_dir()):
         raise UserError(f"--output {given.output} is no file in an existing folder")
@@ -67,13 +150,44 @@ def _evaluate(words: list[str]) -> int:
 
     evaluate(
         given.aslib,
-        given.policy or QUICK,
-        seed=given.seed,
+        policies,
+        seed=given.seed or 0,
         measure=given.measure,
-        folds=given.folds,
+        folds=10 if given.folds is None else given.folds,
         output=given.output,
     )
-    return 0
 
 
-COMMANDS = {"evaluate": _evaluate}
+def _fit(words: list[str]) -> None:
+    options = _parser("?")
+    options.add_argument("--policy", default="")
+    options.add_argument("--weight", type=float)
+    options.add_argument("--output", type=Path)
+    given = options.parse_args(words)
+    if given.matrix is None or not given.policy or given.output is None:
+        raise UserError("select fit needs MATRIX --policy NAME --output DIR")
+    row_named(given.policy)
+    wanted = _given(given, "policy", "weight", "cost", "missing", "seed")
+
+    from experiments.selection.fitting import fit
+
+    print(fit(_made(Fitting, wanted), given.output))
+
+
+def _recommend(words: list[str]) -> None:
+    options = _parser()
+    options.add_argument("folder", type=Path, nargs="?")
+    options.add_argument("--support", type=Path)
+    options.add_argument("--output", type=Path)
+    given = options.parse_args(words)
+    if given.folder is None or given.support is None:
+        raise UserError("select recommend needs DIR --support FILE")
+    if given.output and (given.output.is_dir() or not given.output.resolve().parent.is_dir()):
+        raise UserError(f"--output {given.output} is no file in an existing folder")
+
+    from experiments.selection.recommending import recommend
+
+    recommend(given.folder, given.support, given.output)
+
+
+COMMANDS = {"evaluate": _evaluate, "fit": _fit, "recommend": _recommend}

@@ -35,6 +35,10 @@ class Actor(ABC):
             mask: Which actions are possible `[A]`.
         """
 
+    def values(self) -> dict[str, np.ndarray]:
+        """What it was trained to, by name; empty where training again takes seconds."""
+        return {}
+
 
 class Trainer(ABC):
     """Learns to act; all randomness comes from the seed."""
@@ -48,6 +52,14 @@ class Trainer(ABC):
             seed: Of its own chance and of the environment's.
             watch: Is handed figures as training goes on.
         """
+
+    def restore(self, environment: Any, values: dict[str, np.ndarray]) -> Actor:
+        """The actor that had these values, in an environment like the one it was trained in.
+
+        Raises:
+            TypeError: If its actors keep none.
+        """
+        raise TypeError(f"{type(self).__name__} keeps no values; train it again")
 
 
 def actions_of(environment: Any) -> int:

@@ -39,6 +39,12 @@ def mean_utility(judged: Judged, *, resamples: int = 2000, seed: int = 0) -> Int
     return _ratio(judged.problem, judged.utilities, ones, resamples, seed)
 
 
+def mean_regret(judged: Judged, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Over repetitions and tasks."""
+    lost = regret(judged)
+    return _ratio(judged.problem, lost, np.ones_like(lost), resamples, seed)
+
+
 def mean_cost(judged: Judged, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """Of the chosen learners, in the unit of the problem's costs."""
     costs = judged.problem.costs[np.arange(len(judged.problem.tasks)), judged.choices]
@@ -50,7 +56,8 @@ def closed_gap(judged: Judged, single: Judged, *, resamples: int = 2000, seed: i
 
     Args:
         judged: The policy.
-        single: The single best, on the same problem.
+        single: The single best, on the same problem, with one choice a task or with the same
+            repetitions, which are then compared one by one.
         resamples: Number of resamples.
         seed: Seed of the resampling.
 
@@ -68,13 +75,13 @@ def closed_gap(judged: Judged, single: Judged, *, resamples: int = 2000, seed: i
         >>> round(closed_gap(found, single_best(problem)).mean, 6)
         0.5
     """
-    best = single.utilities.mean(0)
-    gap = np.broadcast_to(judged.problem.virtual_best() - best, judged.utilities.shape)
+    above = judged.utilities - single.utilities
+    gap = np.broadcast_to(judged.problem.virtual_best() - single.utilities, above.shape)
     if not gap.mean() > 0:
         raise ValueError(
             f"the virtual best is {gap.mean():g} above the single best: nothing to choose between"
         )
-    return _ratio(judged.problem, judged.utilities - best, gap, resamples, seed)
+    return _ratio(judged.problem, above, gap, resamples, seed)
 
 
 def share_best(judged: Judged) -> float:

@@ -51,6 +51,22 @@ class Policy(ABC):
         """Take note of what the choice brought; what is fitted once learns nothing here."""
         del features, choice, utility
 
+    def trained(self) -> dict[str, np.ndarray]:
+        """What a long training found, by name; empty where fitting again takes seconds."""
+        return {}
+
+    def restore(self, problem: Problem, seed: int, trained: dict[str, np.ndarray]) -> None:
+        """Become what `fit` made of a problem, from what `trained` then said.
+
+        Args:
+            problem: The training tasks.
+            seed: That of `fit`.
+            trained: The arrays; without any the policy is fitted again, to the same end.
+        """
+        if trained:
+            raise ValueError(f"{type(self).__name__} keeps no arrays, but was given {len(trained)}")
+        self.fit(problem, seed)
+
 
 class Scored(Policy):
     """Chooses the able learner of the largest score, the first of equal ones."""

@@ -35,6 +35,10 @@ class Trained(Actor):
         self._first = np.zeros(1, bool)
         return int(action)
 
+    def values(self) -> dict[str, np.ndarray]:
+        state = self.model.policy.state_dict()
+        return {name: value.cpu().numpy() for name, value in state.items()}
+
 
 @dataclass(frozen=True)
 class PPO(Trainer):
@@ -62,27 +66,8 @@ class PPO(Trainer):
     entropy: float = 0.01
 
     def train(self, environment: Any, seed: int, watch: Watch | None = None) -> Trained:
-        try:
-            from sb3_contrib import RecurrentPPO
-            from stable_baselines3 import PPO as Plain
-            from stable_baselines3.common.callbacks import ConvertCallback
-        except ImportError as error:
-            raise ImportError(
-                "PPO needs stable-baselines3 and sb3-contrib: pip install 'metalearn[selection]'"
-            ) from error
-        actions_of(environment)
-        made = RecurrentPPO if self.recurrent else Plain
-        model = made(
-            "MlpLstmPolicy" if self.recurrent else "MlpPolicy",
-            environment,
-            learning_rate=self.rate,
-            n_steps=self.rollout,
-            batch_size=self.batch,
-            gamma=self.discount,
-            ent_coef=self.entropy,
-            seed=seed,
-            device="cpu",
-        )
+        model = self._model(environment, seed)
+        from stable_baselines3.common.callbacks import ConvertCallback
 
         def tell(local: dict[str, Any], _: dict[str, Any]) -> bool:
             for info in local["infos"]:
@@ -93,3 +78,32 @@ class PPO(Trainer):
 
         model.learn(self.steps, callback=ConvertCallback(tell))
         return Trained(model)
+
+    def restore(self, environment: Any, values: dict[str, np.ndarray]) -> Trained:
+        import torch
+
+        model = self._model(environment, seed=0)
+        model.policy.load_state_dict({name: torch.tensor(v) for name, v in values.items()})
+        return Trained(model)
+
+    def _model(self, environment: Any, seed: int) -> Any:
+        try:
+            from sb3_contrib import RecurrentPPO
+            from stable_baselines3 import PPO as Plain
+        except ImportError as error:
+            raise ImportError(
+                "PPO needs stable-baselines3 and sb3-contrib: pip install 'metalearn[selection]'"
+            ) from error
+        actions_of(environment)
+        made = RecurrentPPO if self.recurrent else Plain
+        return made(
+            "MlpLstmPolicy" if self.recurrent else "MlpPolicy",
+            environment,
+            learning_rate=self.rate,
+            n_steps=self.rollout,
+            batch_size=self.batch,
+            gamma=self.discount,
+            ent_coef=self.entropy,
+            seed=seed,
+            device="cpu",
+        )

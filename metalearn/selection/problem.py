@@ -84,7 +84,7 @@ class Problem:
     @property
     def able(self) -> np.ndarray:
         """Whether a learner has a utility on a task `[T, A]`."""
-        return np.isfinite(self.utilities).all(0)
+        return np.asarray(np.isfinite(self.utilities).all(0))
 
     @property
     def mean(self) -> np.ndarray:

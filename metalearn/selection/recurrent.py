@@ -205,6 +205,16 @@ class Recurrent(Policy):
     ) -> None:
         self._rounds, self._settings, self._watch = rounds, settings or Settings(updates=500), watch
 
+    def trained(self) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in self.network.state_dict().items()}
+
+    def restore(self, problem: Problem, seed: int, trained: dict[str, np.ndarray]) -> None:
+        self._scale, self._unit = Scale.of(problem.features), Unit.of(problem)
+        sizes = len(problem.learners), len(problem.feature_names), self._settings.width
+        self.network = Network(*sizes).requires_grad_(False)
+        self.network.load_state_dict({n: torch.from_numpy(v) for n, v in trained.items()})
+        self._memory, self._last = self.network.start(1)
+
     def fit(self, problem: Problem, seed: int) -> None:
         self._scale, self._unit = Scale.of(problem.features), Unit.of(problem)
         scaled = self._unit.problem(problem, self._scale(problem.features))

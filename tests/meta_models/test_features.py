@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from meta_models import clock
 from meta_models.features import FeatureStore, shared_features
 from meta_models.model import AdaptedModel
 from meta_models.params import Params, stack
@@ -143,3 +144,17 @@ def test_records_of_two_families_are_not_mixed_up(counting, make_episode, state:
     store.features(state, replace(batch, source=("other",) * TASKS))
 
     assert counting.rows == 2 * rows
+
+
+def test_kept_features_take_the_time_that_they_took(counting, state, make_episode, monkeypatch):
+    """The second of two learners is charged what computing has cost the first."""
+    seconds = iter(range(1000))
+    monkeypatch.setattr(clock.time, "process_time", lambda: float(next(seconds)))
+    store, batch = FeatureStore(counting), make_episode().support
+
+    spent = []
+    for _ in range(2):
+        before = clock._charged
+        store.features(state, batch)
+        spent.append(clock._charged - before)
+    assert spent == [0.0, pytest.approx(1.0)]  # computing stood between two looks at the clock

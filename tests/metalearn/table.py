@@ -12,6 +12,10 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression as LinearClassifier
+from sklearn.linear_model import RidgeClassifier
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from meta_models.errors import ModelError
@@ -19,6 +23,7 @@ from meta_models.features import FeatureStore
 from meta_models.mlp import MLP
 from meta_models.model import AdaptedModel, Model
 from meta_models.params import Params, norm, part
+from meta_models.tfidf import TfIdf
 from metalearn.algorithms.cavia import cavia
 from metalearn.algorithms.evolution import EvolutionStrategies
 from metalearn.algorithms.gbml import gbml
@@ -30,11 +35,14 @@ from metalearn.algorithms.meta_sgd import meta_sgd
 from metalearn.algorithms.proto_maml import proto_maml
 from metalearn.algorithms.protonet import ProtoNet
 from metalearn.algorithms.reptile import Reptile
+from metalearn.baselines.classifier import Classifier
 from metalearn.baselines.finetune import FineTuning
+from metalearn.baselines.label_names import LabelNames
 from metalearn.baselines.logistic_regression import LogisticRegression
 from metalearn.baselines.majority import Majority
 from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
+from metalearn.baselines.tfidf_prototypes import TfIdfPrototypes
 from metalearn.inner.learn2learn_engine import learn2learn, named_transform
 from metalearn.inner.loop import InnerLoop
 from metalearn.inner.optimizers import Adam, Momentum
@@ -195,6 +203,45 @@ TABLE = {
     ),
     "logistic": Row(
         lambda m, *_: LogisticRegression(FeatureStore(m)),
+        descends=False,
+        numeric=False,
+        frozen=True,
+    ),
+    "ridge": Row(
+        lambda m, *_: Classifier(FeatureStore(m), RidgeClassifier()),
+        descends=False,
+        numeric=False,
+        frozen=True,
+    ),
+    "neighbour": Row(
+        lambda m, *_: Classifier(FeatureStore(m), KNeighborsClassifier(n_neighbors=1)),
+        descends=False,
+        numeric=False,
+        frozen=True,
+    ),
+    "label-names": Row(
+        lambda m, *_: LabelNames(FeatureStore(m)), descends=False, numeric=False, frozen=True
+    ),
+    "named-prototypes": Row(
+        lambda m, *_: LabelNames(FeatureStore(m), weight=1.0),
+        descends=False,
+        numeric=False,
+        frozen=True,
+    ),
+    "tfidf-prototypes": Row(
+        lambda *_: TfIdfPrototypes(TfIdf()),
+        descends=False,
+        numeric=False,
+        frozen=True,
+    ),
+    "tfidf-logistic": Row(
+        lambda *_: Classifier(TfIdf(), LinearClassifier()),
+        descends=False,
+        numeric=False,
+        frozen=True,
+    ),
+    "tfidf-bayes": Row(
+        lambda *_: Classifier(TfIdf(), MultinomialNB()),
         descends=False,
         numeric=False,
         frozen=True,
