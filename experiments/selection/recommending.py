@@ -125,12 +125,16 @@ def _able(
 
 
 def _expected(fitted: Fitted, worth: np.ndarray, learner: int) -> dict[str, float] | None:
-    """Utility with the interval of a new task; None of a learner that was never able."""
+    """Utility with the interval of a new task; None of a learner that was never able.
+
+    No accuracy is above 1, and so no utility above 1 - lambda x cost.
+    """
     errors = fitted.errors[fitted.problem.learners[learner]]
     if errors is None or not np.isfinite(worth[learner]):
         return None
     mean = float(worth[learner])
-    return {"mean": mean, "low": mean + errors[0], "high": mean + errors[1]}
+    most = 1 - fitted.wanted.weight * float(np.nanmean(fitted.problem.costs[:, learner]))
+    return {"mean": mean, "low": mean + errors[0], "high": min(mean + errors[1], most)}
 
 
 def _deciding(
