@@ -37,7 +37,8 @@ def calls(monkeypatch, tmp_path):
         "catalog": CATALOG,
         "run": {"run": call(Path("runs/quick-1"))},
         "evaluate": {"evaluate": call(Path("runs/table"))},
-        "adaptation": {"adapt": call(Path("adapter")), "predict": call(None)},
+        "adaptation": {"adapt": call(Path("adapter"))},
+        "prediction": {"predict": call(None)},
     }
     for name, content in modules.items():
         module = ModuleType(f"experiments.{name}")
