@@ -13,6 +13,10 @@ from experiments.selection.policies import VIRTUAL_BEST
 Result = dict[str, Any]
 
 
+BANDS = 4
+"""Lines of the regret that have a band: more would hide each other."""
+
+
 def draw(result: Result, folder: Path, prefix: str = "") -> list[Path]:
     """Write all figures of a result.
 
@@ -45,7 +49,8 @@ def regret(result: Result):
     panels = _by_weight(result)
     note = (
         "Regret against the cross-fitted virtual best; bands: the least and the largest of "
-        f"{result['settings']['repetitions']} cross-validations. Legend: at the end, best first."
+        f"{result['settings']['repetitions']} cross-validations, of the best {BANDS}. Legend: at "
+        "the end, best first."
     )
     figure = canvas(7.5 * len(panels), 5.2, f"Regret of policies: {_title(result)}", note)
     for axes, (weight, rows) in zip(panel_grid(figure, len(panels)), panels.items(), strict=True):
@@ -55,14 +60,16 @@ def regret(result: Result):
         # What is far off, as chance is, would squeeze all others.
         room = 1.6 * float(np.quantile(ends, 0.75))
         with lines(axes, names, f"lambda {weight:g}", "tasks", "cumulated regret") as put:
-            for row in ordered:
+            for place, row in enumerate(ordered):
                 line, end = row["curve"], row["curve"]["mean"][-1]
                 off = " (off scale)" if end > room else ""
                 label = f"{row['policy']}  {end:.1f}{off}"
                 marked = np.arange(len(line["tasks"])) % 8 == 4
                 put(row["policy"], label, line["tasks"], line["mean"], 24 * marked)
-                color = look(names.index(row["policy"]))[0]
-                axes.fill_between(line["tasks"], line["low"], line["high"], color=color, alpha=0.1)
+                if place < BANDS:
+                    color = look(names.index(row["policy"]))[0]
+                    span = line["low"], line["high"]
+                    axes.fill_between(line["tasks"], *span, color=color, alpha=0.1)
         low = min(0.0, *ends)
         axes.set_ylim(1.05 * low, min(room, 1.05 * max(ends)) if room > 0 else None)
     return figure
