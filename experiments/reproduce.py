@@ -198,8 +198,15 @@ def cells(value: Record) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """Three digits after the point."""
-    return "-" if value is None else f"{value:.3f}"
+    """Three digits after the point; of what diverged, its size.
+
+    Example:
+        >>> _number(None), _number(0.5), _number(2.5e33)
+        ('-', '0.500', '2.5e+33')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.1e}"
 
 
 def markdown(folder: Path) -> str:
