@@ -19,9 +19,8 @@ from experiments.config import (
     EvaluationSettings,
     Experiment,
     FamilySettings,
-    InnerSettings,
-    OuterSettings,
 )
+from experiments.learning import InnerSettings, OuterSettings
 from experiments.papers.reproduction import Estimate
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from experiments.config import Settings, TrackingSettings
+from experiments.config import TrackingSettings
+from experiments.schema import Settings
 
 Cost = Literal["passes", "seconds"]
 Missing = Literal["refuse", "marginalize"]
