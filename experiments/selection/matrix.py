@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from experiments.selection import portfolio, sources
 from experiments.selection.bench import Bench
 from experiments.selection.sources import Planned
 from experiments.selection.tables import store
+from experiments.workers import pool
 
 SETTINGS = "settings.json"
 FOLDS = 3  # of the cross-validation on a support set
@@ -112,10 +111,8 @@ def _judged(
         _begin(learners, trained, cells.parent)
         yield from (_finish(task, cells) for task in left)
         return
-    context = get_context("spawn")  # a forked torch may wait for threads that are not there
-    begin = {"initializer": _begin, "initargs": (learners, trained, cells.parent)}
-    with ProcessPoolExecutor(min(workers, len(left)), context, **begin) as pool:
-        yield from pool.map(_finish, left, [cells] * len(left))
+    with pool(min(workers, len(left)), _begin, learners, trained, cells.parent) as shared:
+        yield from shared.map(_finish, left, [cells] * len(left))
 
 
 _bench: Bench | None = None
