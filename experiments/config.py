@@ -138,7 +138,7 @@ class AdapterSettings(Settings):
     method: str = "lora"
     """lora, rslora, dora, ia3, vera, prefix_tuning, prompt_tuning, ln_tuning or bias (see
     docs/adapters.md), or any other PEFT type by its lower-case name; none: no adapter."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default={})
     """Fields of the PEFT configuration that differ from the defaults of the method, as JSON."""
     layers: tuple[int, ...] | None = None
     """Indices of the layers that carry the adapter; none: all."""
@@ -210,7 +210,7 @@ class Experiment(Settings):
     """Folds of the family to go through; empty: the one of `family.fold`."""
     seeds: tuple[int, ...] = (0,)
     """Training seeds; each learner that trains is trained once a seed and fold."""
-    grids: dict[str, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
+    grids: dict[str, dict[str, tuple[Any, ...]]] = Field(default={})
     """Per learner, settings to choose on validation classes, as JSON:
     {"maml": {"inner.rate": [0.1, 0.3]}}."""
     threads: int = Field(default=0, ge=0)
