@@ -55,9 +55,9 @@ transfer: install ## meta-train on CLINC150, judge on six other data sets (over 
 	@$(call run,clinc150-transfer)
 
 selection: install ## every learner on 167 tasks, then the policies that choose (hours; resumes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m experiments.selection.matrix --output runs/selection/matrix
-	@OMP_NUM_THREADS=1 $(BIN)/metalearn select evaluate runs/selection/matrix \
-	  --run-dir runs/selection/policies --resume
+	@OMP_NUM_THREADS=1 $(BIN)/metalearn select matrix --output runs/selection/matrix --workers 2
+	@OMP_NUM_THREADS=1 $(BIN)/metalearn select evaluate runs/selection/matrix --workers 2 \
+	  --weight 0 0.002 --run-dir runs/selection/policies --resume
 
 learners-%:
 	@$(call run,$@)

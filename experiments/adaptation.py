@@ -12,8 +12,6 @@ A learner that trains nothing keeps the examples instead (`experiments.refitting
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +24,12 @@ from rich.markup import escape
 from rich.table import Table
 from torch.nn.functional import cross_entropy
 
+from experiments.adapted import RECORD, batch_of, refuse_occupied, written_whole
 from experiments.build import Workshop
 from experiments.errors import UserError
 from experiments.files import write_json
 from experiments.folder import environment
-from experiments.prediction import HEAD, RECORD, batch_of
+from experiments.prediction import HEAD
 from experiments.refitting import keep
 from experiments.selection.serving import is_fitted, ready_of_policy
 from experiments.trained import TrainedRun
@@ -90,8 +89,7 @@ def adapt(
     Raises:
         UserError: If the run, the learner, the examples or the output folder cannot be used.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} exists and is not empty; choose another --output")
+    refuse_occupied(output)
     trained = None if is_fitted(run) else TrainedRun(run)
     pair = "" if trained is None else _check_text(trained)
     examples = read_examples(support, text_b=pair)
@@ -203,24 +201,16 @@ def _model(workshop: Workshop) -> dict[str, Any]:
 
 
 def _write(output: Path, adapter: Adapter, values: Params, record: dict[str, Any]) -> None:
-    """Write the folder beside its place and move it there when it is whole."""
-    temporary = output.with_name(f".{output.name}-{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        inner = {n.split(".", 1)[1]: v for n, v in values.items() if part(n) == "adapter"}
-        adapter.export(inner, temporary)
-        head = {name: values[name].contiguous().clone() for name in ("head.weight", "head.bias")}
-        head["scale"] = values["scale"].exp()
-        if "context.vectors" in values:
-            head["context"] = adapter.neutral + values["context.vectors"]
-        safetensors.torch.save_file(head, temporary / HEAD)
-        (temporary / "README.md").write_text(_card(record), encoding="utf-8")
-        write_json(temporary / RECORD, record)
-        if output.exists() and any(output.iterdir()):  # another process was faster
-            raise UserError(f"{output} exists and is not empty; choose another --output")
-        os.replace(temporary, output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    inner = {n.split(".", 1)[1]: v for n, v in values.items() if part(n) == "adapter"}
+    head = {name: values[name].contiguous().clone() for name in ("head.weight", "head.bias")}
+    head["scale"] = values["scale"].exp()
+    if "context.vectors" in values:
+        head["context"] = adapter.neutral + values["context.vectors"]
+    with written_whole(output) as folder:
+        adapter.export(inner, folder)
+        safetensors.torch.save_file(head, folder / HEAD)
+        (folder / "README.md").write_text(_card(record), encoding="utf-8")
+        write_json(folder / RECORD, record)
 
 
 def _card(record: dict[str, Any]) -> str:

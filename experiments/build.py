@@ -1,7 +1,7 @@
-"""From settings to objects: families, models and learners by name.
+"""From settings to objects: models and learners by name.
 
-Algorithms receive built objects, never settings; only this file, and those beside it for loops,
-learners and sampling, read one and make the other.
+Algorithms receive built objects, never settings; only this file, and those beside it for families,
+loops, learners and sampling, read one and make the other.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from experiments.config import (
     AdapterSettings,
     BackboneSettings,
     Experiment,
-    FamilySettings,
     HeadSettings,
-    Settings,
 )
 from experiments.errors import UserError, nearest
+from experiments.family import build_family
 from experiments.learners import LEARNERS
 from experiments.loops import build_loop
 from experiments.sampling import augmented
-from experiments.task_folder import build_folder
+from experiments.schema import Settings
 from meta_models.adapters import Adapter
 from meta_models.backbone import load_backbone
 from meta_models.errors import ModelError
@@ -44,61 +43,10 @@ from tasks.augment import AugmentedStream
 from tasks.collate import Collator
 from tasks.curriculum import Curriculum
 from tasks.episode import Episode, EpisodeShape, SplitName, TaskFamily, TaskStream
-from tasks.sources import files, hub
-from tasks.sources.builtin import builtin
-from tasks.sources.records import RecordFamily
-from tasks.sources.sinusoid import Sinusoid
-from tasks.splits import draw_record_splits, draw_splits, read_folds
 
 Made = TypeVar("Made")
 
 WORTH_COMPILING = 10_000  # meta-steps: each saves some 2 ms, a compilation costs some 20 s
-
-
-def build_family(settings: FamilySettings) -> TaskFamily:
-    """The task family that settings describe."""
-    if settings.source == "builtin":
-        return builtin()
-    if settings.source == "sinusoid":
-        return Sinusoid(settings.name, phase=settings.phase, frequency=settings.frequency)
-    if settings.source == "folder":
-        return build_folder(settings)
-    if settings.source == "file":
-        if not settings.path:
-            raise UserError("family.path is empty; name a jsonl, csv or parquet file")
-        path = files.find(settings.path)
-        examples = files.read_examples(
-            path,
-            kind=settings.kind,
-            text=settings.text,
-            label=settings.label,
-            text_b=settings.text_b,
-        )
-    else:
-        examples = hub.load_examples(
-            settings.path,
-            subset=settings.subset,
-            kind=settings.kind,
-            text=settings.text,
-            label=settings.label,
-            text_b=settings.text_b,
-        )
-    name = settings.name
-    if settings.kind != "class":
-        splits = draw_record_splits(examples, settings.split_seed)
-        return RecordFamily(name, settings.kind, examples, splits)
-    classes = {example.label for example in examples if example.label}
-    if settings.test_only:
-        if settings.folds:
-            raise UserError(f"family {name}: all classes are of test_only, none of folds; drop one")
-        return RecordFamily(name, "class", examples, {"test": tuple(sorted(classes))})
-    if settings.folds:
-        if not settings.fold:
-            raise UserError(f"family.folds is {settings.folds}, but no family.fold; choose one")
-        return RecordFamily(
-            name, "class", examples, read_folds(files.find(settings.folds), settings.fold, classes)
-        )
-    return RecordFamily(name, "class", examples, draw_splits(classes, settings.split_seed))
 
 
 def build_model(

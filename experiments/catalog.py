@@ -12,12 +12,10 @@ from experiments.config import (
     BackboneSettings,
     EpisodeSettings,
     EvaluationSettings,
-    EvolutionSettings,
     Experiment,
     FamilySettings,
-    InnerSettings,
-    OuterSettings,
 )
+from experiments.learning import EvolutionSettings, InnerSettings, OuterSettings
 from meta_models.methods import METHODS
 
 LEARNERS = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.config import Experiment, InnerSettings
+from experiments.config import Experiment
+from experiments.learning import InnerSettings
 from meta_models.errors import ModelError
 from metalearn.inner.engines import Engine
 from metalearn.inner.higher_engine import Higher

@@ -13,59 +13,28 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from safetensors import SafetensorError
 from torch import Tensor
 
+from experiments.adapted import RECORD, TEXTS_PER_PASS, Adapted, batch_of, undamaged
 from experiments.build import build_model
 from experiments.config import AdapterSettings, BackboneSettings, HeadSettings
 from experiments.errors import UserError
 from experiments.files import read_json, write_bytes
+from experiments.refitting import Refitted
 from meta_models.params import stack
 from tasks.collate import Collator
-from tasks.episode import Batch, Example, Task
+from tasks.episode import Example
 from tasks.sources.files import read_examples
 
 HEAD = "head.safetensors"
-RECORD = "metalearn.json"
-TEXTS_PER_PASS = 64  # of a prediction: the hidden states of 64 short texts are a few MB
-
-
-def batch_of(collator: Collator, examples: Sequence[Example], labels: Sequence[str]) -> Batch:
-    """Examples as the batch of one task.
-
-    Args:
-        collator: Tokenizes them.
-        examples: Records with distinct ids.
-        labels: Names of the classes, in the order of the logits.
-    """
-    ids = tuple(range(len(labels)))
-    task = Task("examples", "class", tuple(examples), (), tuple(labels), ids)
-    return collator.collate([task], [0]).support
-
-
-class Adapted(Protocol):
-    """What `adapt` wrote, read: texts in, logits out.
-
-    Attributes:
-        labels: Class names, in the order of the logits.
-        text_b: Column of the second text; empty: single texts.
-    """
-
-    labels: tuple[str, ...]
-    text_b: str
-
-    def logits(self, examples: Sequence[Example]) -> Tensor:
-        """`[I, N]` logits of examples; their labels are not looked at."""
-        ...
 
 
 def opened(folder: Path) -> Adapted:
@@ -78,8 +47,6 @@ def opened(folder: Path) -> Adapted:
         raise UserError(f"{folder} has no {RECORD}; name a folder that metalearn adapt wrote")
     if (folder / HEAD).exists():
         return Classifier(folder)
-    from experiments.refitting import Refitted
-
     return Refitted(folder)
 
 
@@ -99,7 +66,7 @@ class Classifier:
 
     def __init__(self, folder: Path) -> None:
         record = read_json(folder / RECORD)
-        try:
+        with undamaged(folder):
             self.labels = tuple(record["labels"])
             self.text_b = record["text_b"]
             backbone = BackboneSettings.model_validate(record["backbone"])
@@ -107,9 +74,6 @@ class Classifier:
             head = safetensors.torch.load_file(folder / HEAD)
             scale = head.pop("scale").log()
             context = head.pop("context", None)
-        except (KeyError, TypeError, ValidationError, OSError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{folder} is damaged ({reason}); write it again with adapt") from None
         if len(self.labels) != len(head["head.weight"]):
             raise UserError(f"{folder}: {RECORD} and {HEAD} differ in classes; adapt again")
         size = 0 if context is None else len(context)

@@ -8,23 +8,19 @@ folder was written: adapting is a function of settings and examples.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
+from experiments.adapted import RECORD, TEXTS_PER_PASS, batch_of, undamaged, written_whole
 from experiments.build import Workshop, seeded
 from experiments.config import Experiment
-from experiments.errors import UserError
 from experiments.files import read_json, write_json
-from experiments.prediction import RECORD, TEXTS_PER_PASS, batch_of
-from tasks.episode import Example, TaskError
+from tasks.episode import Example
 from tasks.sources.files import read_examples
 
 SUPPORT = "support.jsonl"
@@ -33,7 +29,7 @@ SUPPORT = "support.jsonl"
 def keep(
     output: Path, record: dict[str, Any], experiment: Experiment, examples: Sequence[Example]
 ) -> None:
-    """Write the folder beside its place and move it there when it is whole.
+    """Write the folder.
 
     Args:
         output: The folder.
@@ -44,22 +40,15 @@ def keep(
     Raises:
         UserError: If another process has written there.
     """
-    temporary = output.with_name(f".{output.name}-{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        rows = [
-            {"text": e.text, **({"text_b": e.text_b} if e.text_b else {}), "label": e.label}
-            for e in examples
-        ]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (temporary / SUPPORT).write_text(lines, encoding="utf-8")
-        (temporary / "README.md").write_text(_card(record), encoding="utf-8")
-        write_json(temporary / RECORD, record | {"learns": experiment.model_dump(mode="json")})
-        if output.exists() and any(output.iterdir()):  # another process was faster
-            raise UserError(f"{output} exists and is not empty; choose another --output")
-        os.replace(temporary, output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    rows = [
+        {"text": e.text, **({"text_b": e.text_b} if e.text_b else {}), "label": e.label}
+        for e in examples
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with written_whole(output) as folder:
+        (folder / SUPPORT).write_text(lines, encoding="utf-8")
+        (folder / "README.md").write_text(_card(record), encoding="utf-8")
+        write_json(folder / RECORD, record | {"learns": experiment.model_dump(mode="json")})
 
 
 def _card(record: dict[str, Any]) -> str:
@@ -76,7 +65,7 @@ whenever it is read. Classes (number of examples):
 
 
 class Refitted:
-    """A learner that is adapted again, see `experiments.prediction.Adapted`.
+    """A learner that is adapted again, see `experiments.adapted.Adapted`.
 
     Args:
         folder: The folder.
@@ -87,7 +76,7 @@ class Refitted:
 
     def __init__(self, folder: Path) -> None:
         record = read_json(folder / RECORD)
-        try:
+        with undamaged(folder):
             self.labels = tuple(record["labels"])
             self.text_b = record["text_b"]
             workshop = Workshop(Experiment.model_validate(record["learns"]))
@@ -95,9 +84,6 @@ class Refitted:
             if sorted({str(example.label) for example in self._support}) != list(self.labels):
                 raise ValueError(f"{SUPPORT} has other classes")
             self._learner = workshop.learner(record.get("algorithm", record["learner"]))
-        except (KeyError, TypeError, ValidationError, TaskError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{folder} is damaged ({reason}); write it again with adapt") from None
         self._collator = workshop.collator
         support = batch_of(self._collator, self._support, self.labels)
         self._adapted = self._learner.adapt(self._learner.init(seeded(0)), support)[-1]

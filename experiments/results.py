@@ -6,8 +6,8 @@
 The README's tables lie between `<!-- results: NAME -->` and `<!-- end -->`; they are never edited
 by hand, and a test holds them against the data.  NAME is a kept result, `reproductions` for the
 records of `metalearn reproduce` in experiments/results/papers/, `benchmarks/NAME` for a record
-of `python -m experiments.benchmarks`, or `selection/NAME` for a run of `metalearn select evaluate`
-in a folder of that name.
+of `python -m experiments.benchmarks`, or `selection/NAME` for a run of `metalearn select evaluate`,
+or for a matrix of `metalearn select matrix`, in a folder of that name.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from experiments.files import read_json, write_bytes, write_json
 from experiments.reproduce import markdown as reproductions
 from experiments.selection.figures import draw
 from experiments.selection.summary import markdown as choices
+from experiments.selection.tables import CELLS
+from experiments.selection.view import keep as keep_matrix
+from experiments.selection.view import markdown as learners
 from experiments.tables import family_table, markdown, markdown_table, rank_notes, rises, scope
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,11 +47,15 @@ def store(run: Path, kept: Path = KEPT) -> Path:
 
     Rows, comparisons, choices, settings and environment are kept, and the figure of the curves, or
     of the scores where there are more learners than curves can show; the records of single
-    predictions stay in the run folder.
+    predictions stay in the run folder.  A matrix is kept under the name of its folder.
 
     Raises:
         UserError: If the run is not finished.
     """
+    if (run / CELLS).exists():
+        path = kept / SELECTION / f"{run.resolve().name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return keep_matrix(run, path)
     if not (run / "result.json").exists():
         raise UserError(f"{run} has no result.json; finish it with metalearn train ... --resume")
     result = read_json(run / "result.json")
@@ -100,6 +107,11 @@ def benchmark(record: dict[str, Any]) -> str:
     return measurements(record)
 
 
+def selection(record: dict[str, Any]) -> str:
+    """The table of judged policies, or that of a matrix."""
+    return choices(record) if "selection" in record else learners(record)
+
+
 def _crowded(result: dict[str, Any]) -> bool:
     """Whether there are more learners than curves can show."""
     return len({row["learner"] for row in result["rows"]}) > len(PALETTE)
@@ -118,7 +130,7 @@ def fill(text: str, kept: Path = KEPT) -> str:
         path = kept / f"{match['name']}.json"
         if not path.exists():
             raise UserError(f"README names the result {match['name']}, but {path} is missing")
-        makers = {BENCHMARKS: benchmark, SELECTION: choices}
+        makers = {BENCHMARKS: benchmark, SELECTION: selection}
         make = makers.get(match["name"].rpartition("/")[0] + "/", table)
         return f"{match[1]}{make(read_json(path))}{match[3]}"
 

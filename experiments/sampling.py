@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.config import Experiment, SamplingSettings
+from experiments.config import Experiment
 from experiments.errors import UserError
+from experiments.learning import SamplingSettings
 from tasks.augment import Augmentation, AugmentedStream, WordEdits
 from tasks.curriculum import Curriculum, Difficulty, Progress
 from tasks.episode import TaskError, TaskStream

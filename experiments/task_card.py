@@ -19,8 +19,8 @@ from rich.markdown import Markdown
 
 from experiments.config import BackboneSettings, Experiment, FamilySettings
 from experiments.errors import UserError
+from experiments.family import read_family
 from experiments.files import write_bytes
-from experiments.task_folder import read_family
 from meta_models.backbone import load_backbone
 from tasks.audit import Shared, Sizes, leak_problems, measure, shared
 from tasks.episode import EpisodeShape, Example

@@ -64,8 +64,8 @@ def embed(examples: Sequence[Example]) -> np.ndarray:
     """`[I, D]` unit-length means of the last hidden states over the real tokens."""
     import torch
 
+    from experiments.adapted import batch_of
     from experiments.build import build_model, seeded
-    from experiments.prediction import batch_of
     from experiments.progress import Progress
     from meta_models.params import stack
     from tasks.collate import Collator

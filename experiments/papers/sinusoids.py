@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from experiments.config import (
@@ -19,10 +17,10 @@ from experiments.config import (
     EvaluationSettings,
     Experiment,
     FamilySettings,
-    InnerSettings,
-    OuterSettings,
 )
+from experiments.learning import InnerSettings, OuterSettings
 from experiments.papers.reproduction import Estimate
+from experiments.workers import pool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,8 +76,8 @@ def meta_train(experiments: Mapping[str, Experiment], seed: int, shots: int) -> 
         return together(dict(experiments))
     items = list(experiments.items())
     groups = [dict(items[first::workers]) for first in range(workers)]
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        states = [state for group in pool.map(together, groups) for state in group.items()]
+    with pool(workers) as shared:
+        states = [state for group in shared.map(together, groups) for state in group.items()]
     return dict(states)
 
 

@@ -13,13 +13,17 @@ from experiments.arguments import Parser
 from experiments.config import TrackingSettings
 from experiments.errors import UserError, one_of
 from experiments.selection.policies import POLICIES, known, row_named
-from experiments.selection.settings import Fitting, Judging
+from experiments.selection.settings import WEIGHTS, Fitting, Judging, Viewing
 
 NAMES = list(POLICIES)
 QUICK = ("single-best", "nearest-tasks", "regret-ensemble")
 """Policies that are judged on scenarios unless others are named: the bound, a simple one and the
 best one.  Scenarios may have thousands of tasks."""
-USAGE = f"""usage: metalearn select evaluate MATRIX [--policy NAME ...] [--weight LAMBDA ...]
+_LAMBDAS = f"{' '.join(f'{weight:g}' for weight in WEIGHTS)}; fit: {WEIGHTS[-1]:g}"
+USAGE = f"""usage: metalearn select matrix --output DIR [--workers N] [--plan FILE.json]
+                               [--learners NAME ...] [--trained RUN]
+       metalearn select view MATRIX [--weight LAMBDA ...] [--cost UNIT] [--missing HOW]
+       metalearn select evaluate MATRIX [--policy NAME ...] [--weight LAMBDA ...]
                                  [--folds N] [--repetitions N] [--no-learning] [--workers N]
                                  [--run-dir DIR] [--resume] [OPTIONS]
        metalearn select evaluate --aslib FOLDER ... [--policy NAME ...] [--seed N]
@@ -27,21 +31,27 @@ USAGE = f"""usage: metalearn select evaluate MATRIX [--policy NAME ...] [--weigh
        metalearn select fit MATRIX --policy NAME --output DIR [--weight LAMBDA] [OPTIONS]
        metalearn select recommend DIR --support FILE [--output FILE.json]
 
+  matrix          judge every learner of the portfolio on every task; the same command goes on
+  view            what a matrix says before any policy is fitted, with two figures
   evaluate        judge policies on sources that they were not fitted on, in one table
   fit             fit a policy to all tasks of a matrix, and keep it with its portfolio
   recommend       which learner for examples of your own, and the command that adapts it
 
-  MATRIX          folder of a performance matrix (python -m experiments.selection.matrix)
+  MATRIX          folder of a performance matrix, which select matrix has made
+  --output        folder or file to write
+  --workers N     processes that share tasks, or policies (default: 1)
+  --plan FILE     the tasks as JSON (default: those of the folder, or all of METALEARN_DATA)
+  --learners      members of the portfolio (default: all)
+  --trained RUN   run folder of the members that are meta-trained (default: trained in DIR)
   --policy        {", ".join(NAMES[:5])},
                   {", ".join(NAMES[5:11])},
                   {", ".join(NAMES[11:16])},
                   {", ".join(NAMES[16:])} (default: all; with --aslib
                   {", ".join(QUICK)}, in minutes)
-  --weight        lambda, utility that a unit of cost takes away (default: 0 0.002; fit: 0.002)
+  --weight        lambda, utility that a unit of cost takes away (default: {_LAMBDAS})
   --folds N       of sources (default: 10)
   --repetitions N cross-validations, with folds drawn anew (default: 5)
   --no-learning   online policies learn nothing from the tasks they are judged on
-  --workers N     processes that share the policies (default: 1)
   --run-dir DIR   run folder (default: runs/select-evaluate)
   --resume        go on with it
   --aslib         folder of an ASlib scenario, or several; with --measure, which performance
@@ -72,21 +82,27 @@ def command(words: Sequence[str]) -> int:
     return 0
 
 
-def _parser(matrix: str | None = None) -> Parser:
+def _parser(matrix: bool = True) -> Parser:
     parser = Parser(prog="metalearn select", add_help=False, allow_abbrev=False)
-    if matrix is not None:
-        parser.add_argument("matrix", type=Path, nargs=matrix)
+    if matrix:
+        parser.add_argument("matrix", type=Path, nargs="?")
         parser.add_argument("--cost", choices=("passes", "seconds"))
         parser.add_argument("--missing", choices=("refuse", "marginalize"))
-        parser.add_argument("--tracking", choices=("offline", "online", "disabled"))
-        parser.add_argument("--seed", type=int)
+    return parser
+
+
+def _run_parser() -> Parser:
+    """Of the subcommands that have a run folder."""
+    parser = _parser()
+    parser.add_argument("--tracking", choices=("offline", "online", "disabled"))
+    parser.add_argument("--seed", type=int)
     return parser
 
 
 def _given(given: Namespace, *names: str) -> dict[str, Any]:
     """Settings that were given; those left out keep their defaults."""
     found = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    if given.tracking is not None:
+    if getattr(given, "tracking", None) is not None:
         found["tracking"] = TrackingSettings(mode=given.tracking, job_type="select")
     return found | {"matrix": str(given.matrix)}
 
@@ -101,14 +117,50 @@ def _made(kind: Any, values: dict[str, Any]) -> Any:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        option = (
-            str(first["loc"][0]).rstrip("s") if first["loc"][0] == "weights" else first["loc"][0]
-        )
+        option = "weight" if first["loc"][0] == "weights" else first["loc"][0]
         raise UserError(f"--{option} {first['input']}: {first['msg'].lower()}") from None
 
 
+def _matrix(words: list[str]) -> None:
+    options = _parser(matrix=False)
+    options.add_argument("--output", type=Path)
+    options.add_argument("--workers", type=int, default=1)
+    options.add_argument("--plan", type=Path)
+    options.add_argument("--learners", nargs="+", action="extend")
+    options.add_argument("--trained", type=Path)
+    given = options.parse_args(words)
+    if given.output is None:
+        raise UserError("select matrix needs --output DIR")
+    _check_workers(given)
+
+    from experiments.selection.matrix import compute, tasks_of
+    from experiments.selection.portfolio import ENTRIES
+
+    learners = tuple(dict.fromkeys(given.learners or ENTRIES))
+    tasks = tasks_of(given.output, given.plan)
+    print(compute(given.output, tasks, learners, given.workers, given.trained))
+
+
+def _check_workers(given: Namespace) -> None:
+    if given.workers < 1:
+        raise UserError(f"--workers {given.workers}: there must be at least one")
+
+
+def _view(words: list[str]) -> None:
+    options = _parser()
+    options.add_argument("--weight", type=float, nargs="+", dest="weights")
+    given = options.parse_args(words)
+    if given.matrix is None:
+        raise UserError("select view needs the folder of a matrix")
+    wanted = _given(given, "weights", "cost", "missing")
+
+    from experiments.selection.view import view
+
+    view(_made(Viewing, wanted))
+
+
 def _evaluate(words: list[str]) -> None:
-    options = _parser("?")
+    options = _run_parser()
     options.add_argument("--aslib", type=Path, nargs="+", action="extend", default=[])
     options.add_argument("--policy", nargs="+", action="extend", default=[])
     options.add_argument("--weight", type=float, nargs="+", dest="weights")
@@ -131,8 +183,7 @@ def _evaluate(words: list[str]) -> None:
         return
     if given.measure or given.output:
         raise UserError("--measure and --output go with --aslib; a matrix has a --run-dir")
-    if given.workers < 1:
-        raise UserError(f"--workers {given.workers}: there must be at least one")
+    _check_workers(given)
     names = ("weights", "cost", "missing", "folds", "repetitions", "seed", "learning")
     wanted = _made(Judging, _given(given, *names) | {"policies": policies})
 
@@ -159,7 +210,7 @@ def _evaluate_aslib(given: Namespace, policies: list[str]) -> None:
 
 
 def _fit(words: list[str]) -> None:
-    options = _parser("?")
+    options = _run_parser()
     options.add_argument("--policy", default="")
     options.add_argument("--weight", type=float)
     options.add_argument("--output", type=Path)
@@ -175,7 +226,7 @@ def _fit(words: list[str]) -> None:
 
 
 def _recommend(words: list[str]) -> None:
-    options = _parser()
+    options = _parser(matrix=False)
     options.add_argument("folder", type=Path, nargs="?")
     options.add_argument("--support", type=Path)
     options.add_argument("--output", type=Path)
@@ -190,4 +241,10 @@ def _recommend(words: list[str]) -> None:
     recommend(given.folder, given.support, given.output)
 
 
-COMMANDS = {"evaluate": _evaluate, "fit": _fit, "recommend": _recommend}
+COMMANDS = {
+    "matrix": _matrix,
+    "view": _view,
+    "evaluate": _evaluate,
+    "fit": _fit,
+    "recommend": _recommend,
+}

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Settings
 from experiments.errors import UserError
 from experiments.files import read_json, write_bytes, write_json
 from experiments.folder import CONFIG, ENVIRONMENT, LOCK, acquire, environment, refuse_used
 from experiments.metrics import MetricsLog
+from experiments.schema import Settings
 from experiments.selection.settings import Fitting, Judging
 from experiments.sinks import Findings, Sinks, open_sinks
 

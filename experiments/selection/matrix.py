@@ -1,4 +1,4 @@
-"""`python -m experiments.selection.matrix`: every learner of the portfolio on every task.
+"""`metalearn select matrix`: every learner of the portfolio on every task.
 
     train    the members that are meta-trained, on a data set of their own
     judge    a task at a time: all members on the same episodes, one file a task
@@ -14,15 +14,13 @@ the versions and revision that it was made with, in its metadata.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from experiments.arguments import Parser
+from pydantic import TypeAdapter, ValidationError
+
 from experiments.errors import UserError
 from experiments.files import read_json, write_json
 from experiments.folder import environment
@@ -30,9 +28,37 @@ from experiments.selection import portfolio, sources
 from experiments.selection.bench import Bench
 from experiments.selection.sources import Planned
 from experiments.selection.tables import store
+from experiments.workers import pool
 
 SETTINGS = "settings.json"
 FOLDS = 3  # of the cross-validation on a support set
+
+
+def tasks_of(folder: Path, plan: Path | None = None) -> list[Planned]:
+    """The tasks of a matrix.
+
+    Args:
+        folder: Of the matrix; one that is begun has its own.
+        plan: JSON file of tasks; None: those of the folder, or those of all sources at hand.
+
+    Raises:
+        UserError: If there is no such file, or it holds something else.
+        TaskError: If data are missing.
+    """
+    if plan is not None:
+        if not plan.is_file():
+            raise UserError(f"--plan {plan} is no file")
+        tasks = read_json(plan)
+    elif (folder / SETTINGS).exists():
+        tasks = read_json(folder / SETTINGS)["wanted"]["tasks"]
+    else:
+        return sources.plan()
+    try:
+        return TypeAdapter(list[Planned]).validate_python(tasks)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "its root"
+        raise UserError(f"{plan or folder / SETTINGS}: {place}: {first['msg'].lower()}") from None
 
 
 def compute(
@@ -85,10 +111,8 @@ def _judged(
         _begin(learners, trained, cells.parent)
         yield from (_finish(task, cells) for task in left)
         return
-    context = get_context("spawn")  # a forked torch may wait for threads that are not there
-    begin = {"initializer": _begin, "initargs": (learners, trained, cells.parent)}
-    with ProcessPoolExecutor(min(workers, len(left)), context, **begin) as pool:
-        yield from pool.map(_finish, left, [cells] * len(left))
+    with pool(min(workers, len(left)), _begin, learners, trained, cells.parent) as shared:
+        yield from shared.map(_finish, left, [cells] * len(left))
 
 
 _bench: Bench | None = None
@@ -133,27 +157,3 @@ def _refuse_trained(planned: Sequence[Planned], learners: Sequence[str]) -> None
                 f"learner {name} was meta-trained on {min(known)}, which is among the sources of "
                 "the plan; leave out one of them"
             )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Compute the matrix of the sources at hand, or of a plan."""
-    parser = Parser(prog="python -m experiments.selection.matrix", description=main.__doc__)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="its folder")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--plan", type=Path, metavar="FILE.json", help="tasks (default: all)")
-    parser.add_argument("--learners", nargs="+", default=list(portfolio.ENTRIES), metavar="NAME")
-    parser.add_argument("--trained", type=Path, metavar="RUN", help="default: DIR/trained")
-    given = parser.parse_args(argv)
-    kept = given.output / SETTINGS
-    if given.plan is None and kept.exists():
-        tasks = read_json(kept)["wanted"]["tasks"]
-    else:
-        tasks = sources.plan() if given.plan is None else read_json(given.plan)
-    planned = [Planned.model_validate(task) for task in tasks]
-    print(compute(given.output, planned, tuple(given.learners), given.workers, given.trained))
-
-
-if __name__ == "__main__":
-    from experiments.endings import ended
-
-    sys.exit(ended(["select", "matrix"], lambda: main() or 0))

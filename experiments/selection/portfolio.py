@@ -20,11 +20,10 @@ from experiments.config import (
     EpisodeSettings,
     EvaluationSettings,
     Experiment,
-    InnerSettings,
-    OuterSettings,
     TrackingSettings,
 )
 from experiments.errors import UserError, one_of
+from experiments.learning import InnerSettings, OuterSettings
 from experiments.outcome import RESULT
 from experiments.run import run
 from experiments.trained import TrainedRun

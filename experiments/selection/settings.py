@@ -1,4 +1,4 @@
-"""Settings of the commands that judge and fit policies, as their run folders keep them."""
+"""Settings of the commands on a matrix; run folders keep those of judging and fitting."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from experiments.config import Settings, TrackingSettings
+from experiments.config import TrackingSettings
+from experiments.schema import Settings
 
 Cost = Literal["passes", "seconds"]
 Missing = Literal["refuse", "marginalize"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+WEIGHTS = (0.0, 0.002)
+"""Values of lambda, utility that a unit of cost takes away.  0.002: ten passes cost two points of
+accuracy."""
+
+
+class Viewing(Settings):
+    """`metalearn select view MATRIX`: what a matrix says."""
+
+    matrix: str
+    """Folder of the performance matrix."""
+    weights: tuple[Weight, ...] = WEIGHTS
+    """Values of lambda."""
+    cost: Cost = "passes"
+    """Unit of cost."""
+    missing: Missing = "refuse"
+    """What to do about a cell that was not measured."""
 
 
 class Judging(Settings):
@@ -24,9 +41,8 @@ class Judging(Settings):
     """Folder of the performance matrix."""
     policies: tuple[str, ...]
     """Which policies."""
-    weights: tuple[Weight, ...] = (0.0, 0.002)
-    """Values of lambda, utility that a unit of cost takes away.  0.002: ten passes cost two points
-    of accuracy."""
+    weights: tuple[Weight, ...] = WEIGHTS
+    """Values of lambda, utility that a unit of cost takes away."""
     cost: Cost = "passes"
     """Unit of cost."""
     missing: Missing = "refuse"
@@ -54,8 +70,8 @@ class Fitting(Settings):
     """Folder of the performance matrix."""
     policy: str
     """Which policy."""
-    weight: Weight = 0.002
-    """lambda, see `Judging.weights`."""
+    weight: Weight = WEIGHTS[-1]
+    """lambda, see `WEIGHTS`."""
     cost: Cost = "passes"
     """Unit of cost."""
     missing: Missing = "refuse"

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from experiments.config import Settings
 from experiments.errors import UserError
+from experiments.schema import Settings
 from tasks.episode import EpisodeShape, Example, Task, TaskError, TaskStream
 from tasks.sampling import distinct
 from tasks.sources.files import find, to_examples

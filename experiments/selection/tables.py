@@ -79,7 +79,7 @@ def read_matrix(folder: Path) -> Matrix:
     Raises:
         UserError: If it has none, or a table of it is damaged.
     """
-    make = f"make it with python -m experiments.selection.matrix --output {folder}"
+    make = f"make it with metalearn select matrix --output {folder}"
     if not (folder / CELLS).exists() or not (folder / TASKS).exists():
         raise UserError(f"{folder} holds no matrix; {make}")
     try:

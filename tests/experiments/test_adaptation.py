@@ -11,8 +11,9 @@ import torch
 from torch.nn.functional import normalize
 
 from experiments.adaptation import adapt
+from experiments.adapted import batch_of
 from experiments.errors import UserError
-from experiments.prediction import Classifier, batch_of, opened, predict
+from experiments.prediction import Classifier, opened, predict
 from experiments.run import run
 from experiments.trained import TrainedRun
 from meta_models.backbone import load_backbone

@@ -8,14 +8,8 @@ import pytest
 import torch
 
 from experiments.build import Workshop
-from experiments.config import (
-    BackboneSettings,
-    EpisodeSettings,
-    Experiment,
-    FamilySettings,
-    InnerSettings,
-    OuterSettings,
-)
+from experiments.config import BackboneSettings, EpisodeSettings, Experiment, FamilySettings
+from experiments.learning import InnerSettings, OuterSettings
 from experiments.loops import build_loop
 from meta_models.errors import ModelError
 from meta_models.params import norm, part

@@ -126,7 +126,7 @@ def test_the_exit_status_is_the_verdict(entry, capsys, tmp_path, measured, statu
 
 
 def test_meta_sgd_is_measured_on_sinusoids_of_varying_frequency():
-    from experiments.build import build_family
+    from experiments.family import build_family
     from experiments.papers.meta_sgd_sinusoid import MAML, META_SGD
     from tasks.sources.sinusoid import Sinusoid
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.config import FamilySettings
-from experiments.task_folder import build_folder
+from experiments.family import build_folder
 from experiments.trained import TrainedRun
 
 WORDS = ("apple", "bread", "chair", "dance", "eagle", "flame", "glass", "house")

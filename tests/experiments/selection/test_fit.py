@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from experiments.adaptation import adapt
+from experiments.adapted import batch_of
 from experiments.cli import main
 from experiments.metrics import read_metrics
-from experiments.prediction import batch_of, opened
+from experiments.prediction import opened
 from experiments.selection import portfolio
 from experiments.selection.fitting import Watched, read
 from experiments.selection.recommending import recommendation

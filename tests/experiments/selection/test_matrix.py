@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from experiments.cli import main
 from experiments.errors import UserError
-from experiments.selection import matrix, portfolio, sources, view
+from experiments.results import fill, store
+from experiments.selection import matrix, portfolio, sources
 from experiments.selection.tables import CELLS, PREDICTIONS, TASKS, read_matrix
 from tests.experiments.selection import mortal_matrix as made
 
@@ -147,22 +149,92 @@ def test_mistakes_are_told_in_one_line(place, whole, tmp_path) -> None:
         matrix.compute(whole, planned, ("majority",))
     with pytest.raises(UserError, match="two tasks are named task-0"):
         matrix.compute(tmp_path / "matrix", [*planned, planned[0]], ("majority",))
-    with pytest.raises(UserError, match="holds no matrix; make it with python -m"):
+    with pytest.raises(UserError, match="holds no matrix; make it with metalearn select matrix"):
         read_matrix(tmp_path)
 
 
+def test_the_command_makes_a_matrix_and_goes_on_with_its_own_plan(place, tmp_path, capsys) -> None:
+    plan, folder = tmp_path / "plan.json", tmp_path / "matrix"
+    plan.write_text(json.dumps([task.model_dump(mode="json") for task in made.plan(place, 2)]))
+    words = ["select", "matrix", "--output", str(folder), "--learners", "majority", "tfidf-bayes"]
+    assert main([*words, "--plan", str(plan)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == str(folder / CELLS) and said[0].startswith("1/2 task-0")
+    (folder / "cells" / "task-1.json").unlink()
+    plan.unlink()
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("1/1 task-1")
+    assert read_matrix(folder).tasks == ("task-0", "task-1")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["matrix"], "select matrix needs --output DIR"),
+        (["matrix", "--output", "new", "--workers", "0"], "--workers 0: there must be at least"),
+        (["matrix", "--output", "new", "--plan", "none.json"], "--plan none.json is no file"),
+        (["matrix", "--output", "new", "--plan", "bad.json"], "bad.json: 0.name: field required"),
+        (["matrix", "--output", "new", "--worker", "2"], "unrecognized arguments: --worker 2"),
+        (["view"], "select view needs the folder of a matrix"),
+        (["view", "new"], "holds no matrix; make it with metalearn select matrix --output new"),
+        (["view", "new", "--weight", "-1"], "--weight -1.0: input should be greater than or equal"),
+        (["view", "new", "--cost", "money"], "invalid choice: 'money'"),
+    ],
+)
+def test_a_mistake_of_a_command_is_one_line(words, expected, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.json").write_text("[{}]")
+    assert main(["select", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("metalearn: ") and said.count("\n") == 1 and expected in said
+    assert not Path("new").exists()
+
+
 def test_the_view_names_the_bounds_and_draws_them(whole, capsys) -> None:
-    view.main([str(whole), "--weights", "0", "0.05"])
+    assert main(["select", "view", str(whole), "--weight", "0", "0.05"]) == 0
 
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "4 tasks of 2 sources"
-    assert [line.split()[0] for line in said[2:7]] == list(read_matrix(whole).learners)
+    means = dict(
+        zip(read_matrix(whole).learners, read_matrix(whole).accuracy.mean((0, 1)), strict=True)
+    )
+    rows = [line.split() for line in said[2:7]]
+    assert {row[0] for row in rows} == set(means)
+    assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
+    for name, accuracy, *_ in rows:
+        assert float(accuracy) == pytest.approx(100 * means[name], abs=0.051)
+    assert sum(int(row[-1]) for row in rows) == 4
     problem = read_matrix(whole).problem(0.05)
     single = problem.learners[problem.single_best]
     assert f"lambda 0.05 a pass: SBS {single}" in said[8]
     assert f"VBS {100 * problem.virtual_best().mean():.1f}" in said[8]
-    for name in ("matrix.png", "gap.png"):
+    for name in ("accuracy.png", "gap.png"):
         assert (whole / "figures" / name).stat().st_size > 10_000
+
+
+def test_what_the_view_cannot_say_is_one_line(whole, tmp_path, capsys) -> None:
+    """A cell that was not measured is refused, or filled in."""
+    folder = tmp_path / "holed"
+    shutil.copytree(whole, folder)
+    table = pq.read_table(folder / CELLS)
+    rows = table.to_pandas()
+    lost = (rows["task"] == "task-1") & (rows["learner"] == "prototypes")
+    pq.write_table(table.filter(np.asarray(~lost)), folder / CELLS)
+    assert main(["select", "view", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "no cell of learner prototypes on task task-1" in said and said.count("\n") == 1
+    assert main(["select", "view", str(folder), "--missing", "marginalize"]) == 0
+    assert capsys.readouterr().out.startswith("4 tasks of 2 sources")
+
+
+def test_a_kept_matrix_stands_in_the_readme(whole, tmp_path) -> None:
+    assert store(whole, tmp_path) == tmp_path / "selection" / "whole.json"
+    pictures = {path.name for path in (tmp_path / "selection").glob("*.png")}
+    assert pictures == {"whole-accuracy.png", "whole-gap.png"}
+    text = "before\n<!-- results: selection/whole -->\nstale\n<!-- end -->\nafter\n"
+    filled = fill(text, tmp_path)
+    assert "| learner | accuracy | passes | seconds | best on |" in filled and "stale" not in filled
+    assert "4 tasks of 2 sources; lambda 0 a pass: SBS " in filled and "; revision " in filled
 
 
 def test_support_sets_are_drawn_as_planned(place) -> None:
