@@ -184,11 +184,14 @@ def _finish(wanted: Judging, weight: float, name: str, file: Path) -> None:
         "choices": found.choices.tolist(),
         "order": found.order.tolist(),
     }
+    if found.tried.any():
+        record |= {"tried": found.tried.tolist(), "spent": found.spent.tolist()}
     write_json(file, record)
 
 
 def _read(problem: Problem, record: Mapping[str, Any]) -> Judged:
-    return judged(problem, np.array(record["choices"]), np.array(record["order"]))
+    tried = np.array(record["tried"]) if "tried" in record else None
+    return judged(problem, np.array(record["choices"]), np.array(record["order"]), tried)
 
 
 def row_of(found: Judged, single: Judged, name: str, weight: float) -> dict[str, Any]:
