@@ -28,6 +28,7 @@ from experiments.folder import environment
 from experiments.selection.figures import draw
 from experiments.selection.folder import opened
 from experiments.selection.policies import VIRTUAL_BEST, policy, settings
+from experiments.selection.readings import told
 from experiments.selection.settings import Cost, Judging, Missing
 from experiments.selection.summary import show, write_tables
 from experiments.selection.tables import read_matrix
@@ -147,6 +148,10 @@ def _computed(
     if workers == 1 or len(left) < 2:
         yield from (_finish(wanted, *cell, files[cell]) for cell in left)
         return
+    for weight, name in left:  # readings are made once, and not by every process
+        told(
+            _problem(wanted.matrix, weight, wanted.cost, wanted.missing), name, Path(wanted.matrix)
+        )
     columns = [[wanted] * len(left), *zip(*left, strict=True), [files[cell] for cell in left]]
     context = get_context("spawn")  # a forked torch may wait for threads that are not there
     with ProcessPoolExecutor(min(workers, len(left)), context, initializer=_begin) as pool:
@@ -165,6 +170,7 @@ _problem = lru_cache(maxsize=4)(problem_of)
 
 def _finish(wanted: Judging, weight: float, name: str, file: Path) -> None:
     problem = _problem(wanted.matrix, weight, wanted.cost, wanted.missing)
+    problem = told(problem, name, Path(wanted.matrix))
     online = policy(name).online
     folds = np.stack(
         [

@@ -100,10 +100,10 @@ class Problem:
 
     @property
     def scores(self) -> np.ndarray:
-        """What tries say `[T, A]`, zero where a learner is not able.
+        """What tries say `[T, A]`, zero where a learner is not able and nothing is known.
 
         Raises:
-            ValueError: If that is not known.
+            ValueError: If nothing is known of one that is able.
         """
         if self.tries is None:
             raise ValueError("the problem has no scores of tries; choose from features alone")
@@ -111,7 +111,7 @@ class Problem:
         if len(lost):
             task, learner = self.tasks[lost[0][0]], self.learners[lost[0][1]]
             raise ValueError(f"no score of a try of {learner} on task {task}; it has to be known")
-        return np.where(self.able, self.tries, 0.0)
+        return np.where(np.isfinite(self.tries), self.tries, 0.0)
 
     @property
     def single_best(self) -> int:

@@ -1,17 +1,16 @@
 """Tries what is cheap to try, and gives the scores to a policy as further features.
 
-    z = [x, v_b - mean_c v_c for b in C, mean_c v_c],      C = {b : lambda mean_t cost_tb <= most}
-    a = pi(z),      s_t = u_ta - lambda sum_{b in C} cost_tb
+    z = [x, v_b - mean_c v_c for b in C, mean_c v_c],      a = pi(z),
+    s_t = u_ta - lambda sum_{b in C} cost_tb,      C: the cheapest, their price together <= most
 
 v_b is the cross-validated score of learner b on the support set, and pi any policy that chooses
 from features, fitted to the z of the training tasks.  A score says something of a learner that was
 tried and of those that resemble it.  Scores enter as what a learner is above the mean of those
-tried, for that is what tells learners apart, and as that mean, which says how hard a task is.  Where
-a pass costs nothing everything is tried.  Scores of cheap learners as features: Pfahringer,
-Bensusan and Giraud-Carrier 2000, "Meta-Learning by Landmarking Various Learning Algorithms",
-section 2.
+tried, for that is what tells learners apart, and as that mean, which says how hard a task is.
+Where lambda is 0 everything is tried.  Scores of cheap learners as features: Pfahringer, Bensusan
+and Giraud-Carrier 2000, "Meta-Learning by Landmarking Various Learning Algorithms", section 2.
 
-1. A learner that is not able on a task counts there as one of the mean score.
+1. A learner without a score on a task, since it is not able, counts there as one of the mean.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class WithTries(Examiner):
 
     Args:
         policy: pi.
-        most: Utility that a try of a learner may take.
+        most: Utility that the tries of a task may take together, in the mean over training tasks.
 
     Example:
         >>> from metalearn.selection.nearest_tasks import NearestTasks
@@ -51,10 +50,12 @@ class WithTries(Examiner):
         self.policy, self.most = policy, most
 
     def fit(self, problem: Problem, seed: int) -> None:
-        # C = {b : lambda mean_t cost_tb <= most}, of learners that are able at all
         able = problem.able
         costs = np.where(able, problem.costs, 0.0).sum(0) / np.maximum(able.sum(0), 1)
-        self.chosen = np.flatnonzero((problem.price * costs <= self.most) & able.any(0))
+        # C: the cheapest, their price together <= most
+        cheapest = [b for b in np.argsort(costs, kind="stable") if able[:, b].any()]
+        count = np.sum(problem.price * np.cumsum(costs[cheapest]) <= self.most)
+        self.chosen = np.array(cheapest[:count], dtype=np.int64)
         self.policy.fit(self._told(problem), seed)
 
     def answer(self, problem: Problem) -> Answers:
@@ -66,9 +67,10 @@ class WithTries(Examiner):
 
     def _told(self, problem: Problem) -> Problem:
         """The problem with scores among its features."""
-        scores, able = problem.scores[:, self.chosen], problem.able[:, self.chosen]
-        mean = scores.sum(1, keepdims=True) / np.maximum(able.sum(1, keepdims=True), 1)
-        above = np.where(able, scores - mean, 0.0)
+        scores = problem.scores[:, self.chosen]
+        known = np.isfinite(np.asarray(problem.tries)[:, self.chosen])
+        mean = scores.sum(1, keepdims=True) / np.maximum(known.sum(1, keepdims=True), 1)
+        above = np.where(known, scores - mean, 0.0)
         # z = [x, v_b - mean_c v_c, mean_c v_c]
         names = [f"try.{problem.learners[learner]}" for learner in self.chosen]
         return replace(
