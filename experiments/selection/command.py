@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from experiments.errors import UserError, one_of
 from experiments.selection.policies import POLICIES, known, row_named
 from experiments.selection.settings import Fitting, Judging
 
-NAMES = list(POLICIES)
+LISTED = fill(", ".join(POLICIES), 80, break_on_hyphens=False).replace("\n", "\n" + 18 * " ")
 QUICK = ("single-best", "nearest-tasks", "regret-ensemble")
 """Policies that are judged on scenarios unless others are named: the bound, a simple one and the
 best one.  Scenarios may have thousands of tasks."""
@@ -32,11 +33,9 @@ USAGE = f"""usage: metalearn select evaluate MATRIX [--policy NAME ...] [--weigh
   recommend       which learner for examples of your own, and the command that adapts it
 
   MATRIX          folder of a performance matrix (python -m experiments.selection.matrix)
-  --policy        {", ".join(NAMES[:5])},
-                  {", ".join(NAMES[5:11])},
-                  {", ".join(NAMES[11:16])},
-                  {", ".join(NAMES[16:])} (default: all; with --aslib
-                  {", ".join(QUICK)}, in minutes)
+  --policy        {LISTED}
+                  (default: all; with --aslib {", ".join(QUICK)},
+                  in minutes)
   --weight        lambda, utility that a unit of cost takes away (default: 0 0.002; fit: 0.002)
   --folds N       of sources (default: 10)
   --repetitions N cross-validations, with folds drawn anew (default: 5)
@@ -142,6 +141,12 @@ def _evaluate(words: list[str]) -> None:
 
 
 def _evaluate_aslib(given: Namespace, policies: list[str]) -> None:
+    for name in policies:
+        if row_named(name).looks != "features":
+            raise UserError(
+                f"policy {name} looks at {row_named(name).looks}, of which a scenario says "
+                "nothing; leave it out, or judge it on a matrix"
+            )
     # Before the minutes of work, not after them.
     if given.output and (given.output.is_dir() or not given.output.parent.is_dir()):
         raise UserError(f"--output {given.output} is no file in an existing folder")
