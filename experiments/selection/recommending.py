@@ -82,17 +82,17 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
     except (ValueError, KeyError) as error:
         raise UserError(f"{support}: {error}; the policy cannot choose for it") from None
     looks = row_named(fitted.wanted.policy).looks
-    task = Task(
-        "examples", "class", tuple(examples), (), tuple(sorted(count)), (*range(len(count)),)
-    )
+    seen = None
+    if looks == "examples":
+        embeddings, classes = readings.read(base, batch)
+        seen = Readings.of([embeddings], [classes.tolist()])
+    labels, ids = tuple(sorted(count)), tuple(range(len(count)))
+    task = Task("examples", "class", tuple(examples), (), labels, ids)
 
     def score(learner: int) -> float:
         member = built[problem.learners[learner]]
         return validate(member, task, lambda part: base.collator.collate([part], [0]), FOLDS)
 
-    seen = (
-        Readings.of(*([one] for one in readings.read(base, batch))) if looks == "examples" else None
-    )
     question = Question(fitted, features, seen, score)
     choice = question.choice(able)
     second = question.runner_up(able, choice)
