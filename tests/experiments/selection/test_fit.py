@@ -83,6 +83,8 @@ def test_what_is_read_chooses_as_what_was_fitted(policy, matrix):
     fitted, problem = read(policy), read_matrix(matrix).problem(0.002)
     np.testing.assert_array_equal(fitted.problem.utilities, problem.utilities)
     assert fitted.problem.feature_names == problem.feature_names
+    np.testing.assert_array_equal(fitted.problem.tries, problem.tries)
+    assert fitted.problem.price == 0.002
     direct = NearestTasks()
     direct.fit(problem, seed=0)
     random = np.random.default_rng(1)
