@@ -75,7 +75,7 @@ class Problem:
             "utilities": (self.utilities.shape[1:], (count, size)),
             "costs": (self.costs.shape, (count, size)),
             "tries": (None if self.tries is None else self.tries.shape, (count, size)),
-            "readings": (self.readings and (len(self.readings.lengths),), (count,)),
+            "readings": (None if self.readings is None else self.readings.lengths.shape, (count,)),
         }
         for name, (found, expected) in wanted.items():
             if found is not None and found != expected:
