@@ -73,16 +73,16 @@ class Searcher(Policy):
 
     def answer(self, problem: Problem) -> Answers:
         environment = Search(problem, self._budget, self._most, self._reference)
-        choices = np.zeros(len(problem.tasks), np.int64)
-        tried = np.zeros(problem.able.shape, np.int64)
-        for task in range(len(problem.tasks)):
+        count, size = len(problem.tasks), len(problem.learners)
+        choices, tried = np.zeros(count, np.int64), np.zeros((count, size), np.int64)
+        for task in range(count):
             observation, info = environment.reset(options={"task": task})
             self._actor.start()
             ended = False
             while not ended:
                 action = self._actor.act(observation, info["action_mask"].astype(bool))
                 # With one try there is no score to see: it is a choice, and costs nothing.
-                if self._most != 1 and action < tried.shape[1] and info["action_mask"][action]:
+                if self._most != 1 and action < size and info["action_mask"][action]:
                     tried[task, action] = tried[task].max() + 1
                 observation, _, ended, _, info = environment.step(action)
             choices[task] = info["answer"]

@@ -57,7 +57,7 @@ class WithTries(Examiner):
         costs = np.where(able, problem.costs, 0.0).sum(0) / np.maximum(able.sum(0), 1)
         # C: the cheapest, their price together <= most
         cheapest = [b for b in np.argsort(costs, kind="stable") if able[:, b].any()]
-        count = np.sum(problem.price * np.cumsum(costs[cheapest]) <= self.most)
+        count = int(np.sum(problem.price * np.cumsum(costs[cheapest]) <= self.most))
         self.chosen = np.array(cheapest[:count], dtype=np.int64)
         self.policy.fit(self._told(problem), seed)
 

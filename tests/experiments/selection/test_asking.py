@@ -24,7 +24,7 @@ class Stepwise(Examiner):
         tried = np.zeros((1, 3), np.int64)
         tried[0, path] = [1, 2]
         best = np.where(able & (tried[0] > 0), scores, -1.0)
-        return Answers(best.argmax(keepdims=True), tried * able)
+        return Answers(np.array([best.argmax()]), tried * able)
 
 
 def question(scores: list[float]) -> tuple[Question, list[int]]:
