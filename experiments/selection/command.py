@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from experiments.errors import UserError, one_of
 from experiments.selection.policies import POLICIES, known, row_named
 from experiments.selection.settings import WEIGHTS, Fitting, Judging, Viewing
 
-NAMES = list(POLICIES)
+LISTED = fill(", ".join(POLICIES), 80, break_on_hyphens=False).replace("\n", "\n" + 18 * " ")
 QUICK = ("single-best", "nearest-tasks", "regret-ensemble")
 """Policies that are judged on scenarios unless others are named: the bound, a simple one and the
 best one.  Scenarios may have thousands of tasks."""
@@ -43,11 +44,9 @@ USAGE = f"""usage: metalearn select matrix --output DIR [--workers N] [--plan FI
   --plan FILE     the tasks as JSON (default: those of the folder, or all of METALEARN_DATA)
   --learners      members of the portfolio (default: all)
   --trained RUN   run folder of the members that are meta-trained (default: trained in DIR)
-  --policy        {", ".join(NAMES[:5])},
-                  {", ".join(NAMES[5:11])},
-                  {", ".join(NAMES[11:16])},
-                  {", ".join(NAMES[16:])} (default: all; with --aslib
-                  {", ".join(QUICK)}, in minutes)
+  --policy        {LISTED}
+                  (default: all; with --aslib {", ".join(QUICK)},
+                  in minutes)
   --weight        lambda, utility that a unit of cost takes away (default: {_LAMBDAS})
   --folds N       of sources (default: 10)
   --repetitions N cross-validations, with folds drawn anew (default: 5)
@@ -193,6 +192,12 @@ def _evaluate(words: list[str]) -> None:
 
 
 def _evaluate_aslib(given: Namespace, policies: list[str]) -> None:
+    for name in policies:
+        if row_named(name).looks != "features":
+            raise UserError(
+                f"policy {name} looks at {row_named(name).looks}, of which a scenario says "
+                "nothing; leave it out, or judge it on a matrix"
+            )
     # Before the minutes of work, not after them.
     if given.output and (given.output.is_dir() or not given.output.parent.is_dir()):
         raise UserError(f"--output {given.output} is no file in an existing folder")

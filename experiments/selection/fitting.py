@@ -37,8 +37,10 @@ from experiments.selection.instruments import ANCHORS, anchors_of
 from experiments.selection.judging import problem_of
 from experiments.selection.policies import policy, settings
 from experiments.selection.problems import read_problem, write_problem
+from experiments.selection.readings import told
 from experiments.selection.serving import PROBLEM, is_fitted
 from experiments.selection.settings import Fitting
+from metalearn.selection.crossvalidation import judged
 from metalearn.selection.explanation import residuals
 from metalearn.selection.policy import Policy
 from metalearn.selection.problem import Problem
@@ -66,6 +68,7 @@ def fit(wanted: Fitting, output: Path, trained: Path | None = None) -> Path:
     """
     problem = problem_of(wanted.matrix, wanted.weight, wanted.cost, wanted.missing)
     _check_portfolio(wanted, problem.learners)
+    problem = told(problem, wanted.policy, Path(wanted.matrix))
     place = trained or Path(wanted.matrix) / TRAINED
     needs = any(portfolio.entry_named(name).trained for name in problem.learners)
     if needs and not (place / RESULT).exists():
@@ -89,8 +92,9 @@ def fit(wanted: Fitting, output: Path, trained: Path | None = None) -> Path:
         if LEEP in problem.feature_names:
             anchors_of(Workshop(portfolio.TRAINED), Path(wanted.matrix))
             shutil.copy2(Path(wanted.matrix) / ANCHORS, output / ANCHORS)
-        choices = made.choose_all(problem.features, problem.able)
-        utility = float(problem.mean[np.arange(len(choices)), choices].mean())
+        answers = made.answer(problem.asked())
+        brought = judged(problem, answers.choices[None], tried=answers.tried[None])
+        utility = float(brought.utilities.mean())
         folder.record({"learner": wanted.policy, "training_utility": utility})
         result = {
             "policy": settings(wanted.policy),

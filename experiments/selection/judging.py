@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +26,11 @@ from experiments.folder import environment
 from experiments.selection.figures import draw
 from experiments.selection.folder import opened
 from experiments.selection.policies import VIRTUAL_BEST, policy, settings
+from experiments.selection.readings import told
 from experiments.selection.settings import Cost, Judging, Missing
 from experiments.selection.summary import show, write_tables
 from experiments.selection.tables import read_matrix
+from experiments.workers import pool
 from metalearn.selection import metrics
 from metalearn.selection.crossvalidation import (
     Judged,
@@ -147,10 +147,13 @@ def _computed(
     if workers == 1 or len(left) < 2:
         yield from (_finish(wanted, *cell, files[cell]) for cell in left)
         return
+    for weight, name in left:  # readings are made once, and not by every process
+        told(
+            _problem(wanted.matrix, weight, wanted.cost, wanted.missing), name, Path(wanted.matrix)
+        )
     columns = [[wanted] * len(left), *zip(*left, strict=True), [files[cell] for cell in left]]
-    context = get_context("spawn")  # a forked torch may wait for threads that are not there
-    with ProcessPoolExecutor(min(workers, len(left)), context, initializer=_begin) as pool:
-        yield from pool.map(_finish, *columns)
+    with pool(min(workers, len(left)), _begin) as shared:
+        yield from shared.map(_finish, *columns)
 
 
 def _begin() -> None:
@@ -165,6 +168,7 @@ _problem = lru_cache(maxsize=4)(problem_of)
 
 def _finish(wanted: Judging, weight: float, name: str, file: Path) -> None:
     problem = _problem(wanted.matrix, weight, wanted.cost, wanted.missing)
+    problem = told(problem, name, Path(wanted.matrix))
     online = policy(name).online
     folds = np.stack(
         [
@@ -184,11 +188,14 @@ def _finish(wanted: Judging, weight: float, name: str, file: Path) -> None:
         "choices": found.choices.tolist(),
         "order": found.order.tolist(),
     }
+    if found.tried.any():
+        record |= {"tried": found.tried.tolist(), "spent": found.spent.tolist()}
     write_json(file, record)
 
 
 def _read(problem: Problem, record: Mapping[str, Any]) -> Judged:
-    return judged(problem, np.array(record["choices"]), np.array(record["order"]))
+    tried = np.array(record["tried"]) if "tried" in record else None
+    return judged(problem, np.array(record["choices"]), np.array(record["order"]), tried)
 
 
 def row_of(found: Judged, single: Judged, name: str, weight: float) -> dict[str, Any]:

@@ -19,6 +19,8 @@ VIRTUAL_BEST = "virtual-best"
 
 
 Group = Literal["static", "supervised", "bandit", "reinforced"]
+Looks = Literal["features", "tries", "examples"]
+"""What a policy looks at beside the features: scores of learners that it tries, or the examples."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +32,47 @@ class Row:
         file: Of metalearn.selection.
         kind: Class in it.
         training: Settings of its training, where they differ from the defaults.
-        trainer: File and class of what trains an actor by reinforcement; None: nothing does.
+        base: File and class of what it is built on: the trainer of an actor, or another policy,
+            which the settings of training are for; None: it stands alone.
+        options: Its own settings where it is built on something.
+        looks: What it looks at.
     """
 
     group: Group
     file: str
     kind: str
     training: Mapping[str, Any] = field(default_factory=dict)
-    trainer: tuple[str, str] | None = None
+    base: tuple[str, str] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    looks: Looks = "features"
 
 
 def _reinforced(file: str, kind: str, **training: Any) -> Row:
     return Row("reinforced", "searcher", "Searcher", training, (file, kind))
 
 
+def _searching(file: str, kind: str, **training: Any) -> Row:
+    """One that may try three learners before it answers."""
+    base, options = (file, kind), {"most": 3}
+    return Row("reinforced", "searcher", "Searcher", training, base, options, "tries")
+
+
 POLICIES = {
     "random": Row("static", "static", "Random"),
     "single-best": Row("static", "static", "SingleBest"),
+    "cross-validation": Row("static", "cross_validated", "CrossValidated", looks="tries"),
     "nearest-tasks": Row("supervised", "nearest_tasks", "NearestTasks"),
     "regression-forest": Row("supervised", "regression_forest", "RegressionForest"),
     "voting-forest": Row("supervised", "voting_forest", "VotingForest"),
     "cost-sensitive": Row("supervised", "cost_sensitive", "CostSensitive"),
     "regret-ensemble": Row("supervised", "regret_ensemble", "RegretEnsemble"),
+    "tried-ensemble": Row(
+        "supervised",
+        "with_tries",
+        "WithTries",
+        base=("regret_ensemble", "RegretEnsemble"),
+        looks="tries",
+    ),
     "ucb1": Row("bandit", "ucb1", "UCB1"),
     "thompson": Row("bandit", "thompson", "Thompson"),
     "exp3": Row("bandit", "exp3", "EXP3"),
@@ -63,7 +84,11 @@ POLICIES = {
     "q-linear": _reinforced("temporal", "TemporalDifference", cells=0),
     "sarsa": _reinforced("temporal", "TemporalDifference", method="sarsa"),
     "ppo": _reinforced("ppo", "PPO"),
+    "reinforce-search": _searching("reinforce", "Reinforce"),
+    "q-linear-search": _searching("temporal", "TemporalDifference", cells=0),
+    "ppo-search": _searching("ppo", "PPO"),
     "recurrent": Row("reinforced", "recurrent", "Recurrent"),
+    "reader": Row("reinforced", "reader", "Reader", looks="examples"),
 }
 """Every policy by name, the simplest first."""
 
@@ -85,10 +110,10 @@ def policy(name: str, watch: Watch | None = None) -> Policy:
     row = row_named(name)
     watching = {"watch": watch} if row.group == "reinforced" else {}
     try:
-        if row.trainer is None:
+        if row.base is None:
             return _made(row.file, row.kind, **row.training, **watching)
-        trainer = _made(*row.trainer, **row.training)
-        return _made(row.file, row.kind, trainer, **watching)
+        base = _made(*row.base, **row.training)
+        return _made(row.file, row.kind, base, **row.options, **watching)
     except ImportError as error:
         raise UserError(f"policy {name}: {error}") from None
 
@@ -128,7 +153,8 @@ def known(names: Sequence[str]) -> list[str]:
 def settings(name: str) -> dict[str, Any]:
     """What the outcomes of a policy depend on, for JSON."""
     row = row_named(name)
-    return {"policy": row.trainer[1] if row.trainer else row.kind, **row.training}
+    base = {} if row.base is None else {"base": row.base[1]}
+    return {"policy": row.kind, **base, **row.training, **row.options}
 
 
 def _made(file: str, kind: str, *built: Any, **chosen: Any) -> Any:

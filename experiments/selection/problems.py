@@ -15,7 +15,7 @@ from metalearn.selection.problem import Problem
 
 
 def write_problem(path: Path, problem: Problem) -> None:
-    """Write a problem; names and their order are in the metadata of the file."""
+    """Write a problem without its readings; names and their order are in the file's metadata."""
     columns = {"task": list(problem.tasks), "source": list(problem.sources)}
     groups = {"feature": (problem.feature_names, problem.features)}
     for part, utilities in enumerate(problem.utilities):
@@ -30,6 +30,7 @@ def write_problem(path: Path, problem: Problem) -> None:
         "features": list(problem.feature_names),
         "parts": len(problem.utilities),
         "tries": problem.tries is not None,
+        "price": problem.price,
     }
     sink = pa.BufferOutputStream()
     table = pa.table(columns).replace_schema_metadata({"problem": json.dumps(about)})
@@ -61,6 +62,7 @@ def read_problem(path: Path) -> Problem:
             np.stack([grid(f"utility.{part}", learners) for part in range(about["parts"])]),
             grid("cost", learners),
             grid("try", learners) if about["tries"] else None,
+            price=about["price"],
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,7 +2,7 @@
 
 What is known of the task comes from the examples alone.  The answer has the learner that the policy
 chooses, the one it would choose without it, what both can be expected to bring, the features that
-decided, and the command that adapts the learner.
+decided, or what was tried and found, and the command that adapts the learner.
 """
 
 from __future__ import annotations
@@ -17,16 +17,23 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from experiments.adapted import batch_of
 from experiments.build import Workshop
 from experiments.errors import UserError
 from experiments.files import write_json
-from experiments.prediction import batch_of
-from experiments.selection import portfolio
+from experiments.selection import portfolio, readings
+from experiments.selection.asking import Question
 from experiments.selection.fitting import LEEP, Fitted, read
 from experiments.selection.instruments import anchors_of, build_instruments
+from experiments.selection.matrix import FOLDS
+from experiments.selection.policies import row_named
 from meta_models.features import FeatureStore
 from metalearn.selection.explanation import deciding, expected
 from metalearn.selection.features import describe
+from metalearn.selection.portfolio import Portfolio
+from metalearn.selection.readings import Readings
+from metalearn.selection.trial import validate
+from tasks.episode import Task
 from tasks.sources.files import read_examples
 
 SHOWN = 5
@@ -62,7 +69,8 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
     problem = fitted.problem
     kept: dict[str, Any] = {}
     stores: dict[str, FeatureStore] = {}
-    able = _able(fitted, support, len(count), kept, stores)
+    built = portfolio.build(problem.learners, fitted.trained, kept, stores)
+    able = _able(built, problem.learners, support, len(count))
     base = Workshop(portfolio.TRAINED, kept)
     base.stores = stores
     groups = list(dict.fromkeys(name.partition(".")[0] for name in problem.feature_names))
@@ -73,9 +81,21 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
         features = np.array([known[name] for name in problem.feature_names])
     except (ValueError, KeyError) as error:
         raise UserError(f"{support}: {error}; the policy cannot choose for it") from None
-    choice = _choice(fitted, features, able)
-    others = able & (np.arange(len(able)) != choice)
-    second = _choice(fitted, features, others) if others.any() else None
+    looks = row_named(fitted.wanted.policy).looks
+    seen = None
+    if looks == "examples":
+        embeddings, classes = readings.read(base, batch)
+        seen = Readings.of([embeddings], [classes.tolist()])
+    labels, ids = tuple(sorted(count)), tuple(range(len(count)))
+    task = Task("examples", "class", tuple(examples), (), labels, ids)
+
+    def score(learner: int) -> float:
+        member = built[problem.learners[learner]]
+        return validate(member, task, lambda part: base.collator.collate([part], [0]), FOLDS)
+
+    question = Question(fitted, features, seen, score)
+    choice = question.choice(able)
+    second = question.runner_up(able, choice)
     worth = expected(problem, features, fitted.wanted.seed)
     name = problem.learners[choice]
     target = shlex.quote(f"{support.stem}-{name}")
@@ -92,7 +112,10 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
         "policy": fitted.wanted.policy,
         "weight": fitted.wanted.weight,
         "cost": {"unit": fitted.wanted.cost, "mean": float(np.nanmean(problem.costs[:, choice]))},
-        "deciding": _deciding(fitted, features, able),
+        "looks": looks,
+        "deciding": _deciding(fitted, features, able) if looks == "features" else None,
+        "tried": {problem.learners[place]: found for place, found in question.scores.items()},
+        "spent": float(sum(np.nanmean(problem.costs[:, place]) for place in question.scores)),
         "outside": _outside(fitted, features),
         "features": dict(zip(problem.feature_names, features.tolist(), strict=True)),
         "feature_seconds": seconds,
@@ -100,21 +123,8 @@ def recommendation(folder: Path, support: Path) -> dict[str, Any]:
     }
 
 
-def _choice(fitted: Fitted, features: np.ndarray, able: np.ndarray) -> int:
-    """A choice from which nothing is learned."""
-    return int(fitted.policy.choose_all(features[None], able[None])[0])
-
-
-def _able(
-    fitted: Fitted,
-    support: Path,
-    ways: int,
-    kept: dict[str, Any],
-    stores: dict[str, FeatureStore],
-) -> np.ndarray:
+def _able(built: Portfolio, names: tuple[str, ...], support: Path, ways: int) -> np.ndarray:
     """Which members can work on so many classes `[A]`."""
-    names = fitted.problem.learners
-    built = portfolio.build(names, fitted.trained, kept, stores)
     most = np.array([built[name].most_ways for name in names])
     if not (ways <= most).any():
         raise UserError(
@@ -186,12 +196,26 @@ def _show(answer: dict[str, Any]) -> None:
             table.add_row(row["feature"], f"{row['value']:.3g}", *shares)
         console.print(table)
     else:
-        why = "it chooses by chance" if found is None else "another value of any keeps the choice"
-        console.print(f"{'decided by':<12} no single feature: {why}", markup=False)
+        console.print(f"{'decided by':<12} {_reason(answer)}", markup=False, soft_wrap=True)
     if answer["outside"]:
         line = f"{'beware':<12} beyond all training tasks: {', '.join(answer['outside'])}"
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"{'adapt it':<12} {answer['command']}", markup=False, soft_wrap=True)
+
+
+def _reason(answer: dict[str, Any]) -> str:
+    """What decided where it was no single feature."""
+    if answer["looks"] == "examples":
+        return "the examples, which it reads"
+    if answer["tried"]:
+        scores = ", ".join(f"{name} {100 * score:.1f}" for name, score in answer["tried"].items())
+        paid = f"{answer['spent']:.2f} {answer['cost']['unit']}"
+        return f"tries on the examples for {paid}, cross-validated accuracy of 100: {scores}"
+    if answer["looks"] == "tries":
+        return "the features: nothing was worth a try"
+    by_chance = answer["deciding"] is None
+    why = "it chooses by chance" if by_chance else "another value of any keeps the choice"
+    return f"no single feature: {why}"
 
 
 def _interval(value: dict[str, float] | None) -> str:

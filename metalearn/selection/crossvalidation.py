@@ -1,18 +1,22 @@
 """A policy judged on tasks of sources that it was not fitted on.
 
 Of every fold the policy is fitted on the tasks of the others, then goes over the fold's tasks, one
-after the other.  The outcome of choice a on task t is its utility over all parts of the queries,
-u_ta.  No source is on both sides: tasks of one data set know each other's outcome.
+after the other.  The outcome of choice a on task t is its utility over all parts of the queries
+less what was spent on tries,
+
+    s_t = u_ta - lambda sum_{b tried on t} cost_tb.
+
+No source is on both sides: tasks of one data set know each other's outcome.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metalearn.selection.policy import Policy
+from metalearn.selection.policy import Answers, Policy
 from metalearn.selection.problem import Problem
 
 
@@ -23,14 +27,21 @@ class Judged:
     Attributes:
         problem: On which.
         choices: Learner of every task `[R, T]`.
-        utilities: What it brought `[R, T]`.
+        utilities: What it brought, less what was spent on tries `[R, T]`.
         order: Tasks in the order in which they were met `[R, T]`.
+        tried: In which place a learner was tried before, see `Answers` `[R, T, A]`.
     """
 
     problem: Problem
     choices: np.ndarray
     utilities: np.ndarray
     order: np.ndarray
+    tried: np.ndarray
+
+    @property
+    def spent(self) -> np.ndarray:
+        """Cost of all that was tried `[R, T]`."""
+        return np.where(self.tried > 0, self.problem.costs, 0.0).sum(2)
 
 
 def folds_by_source(problem: Problem, count: int, seed: int) -> np.ndarray:
@@ -91,6 +102,7 @@ def judge(
     if folds.shape[1] != len(problem.tasks):
         raise ValueError(f"folds of {folds.shape[1]} tasks, but there are {len(problem.tasks)}")
     choices = np.zeros(folds.shape, dtype=np.int64)
+    tried = np.zeros((*folds.shape, len(problem.learners)), dtype=np.int64)
     orders = []
     for repetition, fold in enumerate(folds):
         _check(problem, fold)
@@ -103,25 +115,37 @@ def judge(
                 int(fitting.generate_state(1)[0]),
             )
             rows = np.random.default_rng(streaming).permutation(np.flatnonzero(fold == number))
-            choices[repetition, rows] = stream(policy, problem.select(rows), learning)
+            answers = stream(policy, problem.select(rows), learning)
+            choices[repetition, rows], tried[repetition, rows] = answers.choices, answers.tried
             met.append(rows)
         orders.append(np.concatenate(met))
-    return judged(problem, choices, np.stack(orders))
+    return judged(problem, choices, np.stack(orders), tried)
 
 
-def stream(policy: Policy, problem: Problem, learning: bool) -> np.ndarray:
-    """Choices of a fitted policy over the tasks of a problem, in their order `[T]`."""
+def stream(policy: Policy, problem: Problem, learning: bool) -> Answers:
+    """Answers of a fitted policy to the tasks of a problem, in their order."""
     if not (learning and policy.online):
-        return policy.choose_all(problem.features, problem.able)
+        return policy.answer(problem.asked())
     choices = []
     for features, able, utilities in zip(problem.features, problem.able, problem.mean, strict=True):
         choices.append(policy.choose(features, able))
         policy.learn(features, choices[-1], float(utilities[choices[-1]]))
-    return np.array(choices)
+    return Answers(np.array(choices), np.zeros(problem.able.shape, np.int64))
 
 
-def judged(problem: Problem, choices: np.ndarray, order: np.ndarray | None = None) -> Judged:
-    """What choices `[R, T]` bring; in the order of the tasks where none is given.
+def judged(
+    problem: Problem,
+    choices: np.ndarray,
+    order: np.ndarray | None = None,
+    tried: np.ndarray | None = None,
+) -> Judged:
+    """What choices bring.
+
+    Args:
+        problem: On which tasks.
+        choices: `[R, T]`.
+        order: `[R, T]`; None: that of the tasks.
+        tried: `[R, T, A]`; None: nothing was.
 
     Raises:
         ValueError: If a choice is not able on its task.
@@ -140,7 +164,10 @@ def judged(problem: Problem, choices: np.ndarray, order: np.ndarray | None = Non
         learner = problem.learners[choices[tuple(lost[0])]]
         raise ValueError(f"{learner} was chosen for {problem.tasks[lost[0][1]]}, but is not able")
     order = np.broadcast_to(rows, choices.shape) if order is None else order
-    return Judged(problem, choices, problem.mean[rows, choices], order)
+    tried = np.zeros((*choices.shape, len(problem.learners)), np.int64) if tried is None else tried
+    found = Judged(problem, choices, problem.mean[rows, choices], order, tried)
+    # u_ta - lambda sum_{b tried} cost_tb
+    return replace(found, utilities=found.utilities - problem.price * found.spent)
 
 
 def single_best(problem: Problem) -> Judged:
@@ -154,8 +181,7 @@ def virtual_best(problem: Problem) -> Judged:
     Choices are those on all parts of the queries; utilities are `Problem.virtual_best`.
     """
     choices = np.where(problem.able, problem.mean, -np.inf).argmax(1)[None]
-    order = np.arange(len(problem.tasks))[None]
-    return Judged(problem, choices, problem.virtual_best()[None], order)
+    return replace(judged(problem, choices), utilities=problem.virtual_best()[None])
 
 
 def _check(problem: Problem, fold: np.ndarray) -> None:

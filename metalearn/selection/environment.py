@@ -4,12 +4,13 @@ A task arrives with a budget b.  Action a < A tries learner a: its score by cros
 support set becomes visible and the budget shrinks by its cost; action A stops.  The answer is the
 tried learner with the best score, or the single best of training where none was tried, and
 
-    reward = u_{t, answer} - price * (cost of all that was tried)      at the end, 0 before
+    reward = u_{t, answer} - lambda (cost of all that was tried)      at the end, 0 before
 
 with the utility u measured on the query set, which is never shown.  An episode ends when it is
 stopped, when `most` learners were tried, or when nothing more is possible: a learner that was tried
 already, cannot work on the task or costs more than is left is no possible action, and asking for it
-stops.  With `most` = 1 this is the choice of a learner in one step.
+stops.  With `most` = 1 this is the choice of a learner in one step, whose score nobody needs: it
+is not tried, and that costs nothing.
 
 An observation is [z, score, tried, possible, left]: scaled features `[F]`; scores in [0, 1] of what
 was tried, else 0 `[A]`; what was tried `[A]`; what can be tried `[A]`; share of the budget left.
@@ -40,7 +41,6 @@ class Search(gymnasium.Env):
         problem: Its tasks, with `tries` unless `most` is 1.
         budget: b, in the unit of the problem's costs; infinite: no bound.
         most: Learners tried at most; None: all.
-        price: Utility that a unit of cost takes away, as in the utilities of the problem.
         reference: Tasks of training, from which scales and the single best come; None: `problem`.
 
     Raises:
@@ -68,7 +68,6 @@ class Search(gymnasium.Env):
         problem: Problem,
         budget: float = np.inf,
         most: int | None = None,
-        price: float = 0.0,
         reference: Problem | None = None,
     ) -> None:
         reference = problem if reference is None else reference
@@ -78,12 +77,13 @@ class Search(gymnasium.Env):
             raise ValueError("the reference has other learners than the problem")
         if self.most < 1 or not budget > 0:
             raise ValueError(f"most {most} and budget {budget} must be at least 1 and above 0")
-        self.problem, self.budget, self.price = problem, float(budget), price
+        self.problem, self.budget = problem, float(budget)
+        self._price = problem.price if self.most > 1 else 0.0
         self._features = Scale.of(reference.features)(problem.features)
         self._able, self._utilities = problem.able, problem.mean
         # With one try there is nothing to compare its score with.
-        self._tries = _scores(problem) if self.most > 1 else np.zeros_like(problem.costs)
-        known = _scores(reference) if self.most > 1 else np.zeros(1)
+        self._tries = problem.scores if self.most > 1 else np.zeros_like(problem.costs)
+        known = reference.scores if self.most > 1 else np.zeros(1)
         # Scores are shown as they are where they are shares, as accuracies are.
         self._score = Unit(min(0.0, float(known.min())), max(1.0, float(known.max())))
         self._default = reference.single_best
@@ -119,8 +119,8 @@ class Search(gymnasium.Env):
         ended = stopped or self._tried.sum() >= self.most or not self._possible().any()
         reward = 0.0
         if ended:
-            # u_{t, answer} - price * (cost of all that was tried)
-            reward = float(self._utilities[self._task, self.answer] - self.price * self._spent)
+            # u_{t, answer} - lambda (cost of all that was tried)
+            reward = float(self._utilities[self._task, self.answer] - self._price * self._spent)
         return self._observation(), reward, bool(ended), False, self._info()
 
     def action_mask(self) -> np.ndarray:
@@ -143,14 +143,3 @@ class Search(gymnasium.Env):
 
     def _info(self) -> dict[str, Any]:
         return {"action_mask": self.action_mask(), "answer": self.answer, "spent": self._spent}
-
-
-def _scores(problem: Problem) -> np.ndarray:
-    """What tries say `[T, A]`, zero where a learner is not able."""
-    if problem.tries is None:
-        raise ValueError("the problem has no scores of tries; choose in one step (most=1)")
-    lost = np.argwhere(problem.able & ~np.isfinite(problem.tries))
-    if len(lost):
-        task, learner = problem.tasks[lost[0][0]], problem.learners[lost[0][1]]
-        raise ValueError(f"no score of a try of {learner} on task {task}; choose with most=1")
-    return np.where(problem.able, problem.tries, 0.0)

@@ -95,6 +95,7 @@ class Matrix:
             np.where(self.unable, np.nan, utilities),
             costs,
             tries,
+            price=weight,
         )
 
     def _filled(self, values: np.ndarray, lost: np.ndarray) -> np.ndarray:

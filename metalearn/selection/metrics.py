@@ -46,8 +46,9 @@ def mean_regret(judged: Judged, *, resamples: int = 2000, seed: int = 0) -> Inte
 
 
 def mean_cost(judged: Judged, *, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Of the chosen learners, in the unit of the problem's costs."""
+    """Of the chosen learners and of all that was tried, in the unit of the problem's costs."""
     costs = judged.problem.costs[np.arange(len(judged.problem.tasks)), judged.choices]
+    costs = costs + judged.spent
     return _ratio(judged.problem, costs, np.ones_like(costs), resamples, seed)
 
 

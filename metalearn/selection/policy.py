@@ -1,4 +1,7 @@
-"""The interface of everything that chooses a learner for a task: observe, choose, learn.
+"""The interface of everything that chooses a learner for a task: observe, answer, learn.
+
+Most policies answer from the features of a task alone: they `choose`.  An `Examiner` looks at more:
+it tries learners, which costs, or reads the examples of the task.
 
 A policy is fitted on the tasks of some sources and then used on those of others.  Supervised
 policies read the whole rows of their training problem.  Online policies see the outcome of the
@@ -9,10 +12,26 @@ chosen learner only: they are fitted by going through the training tasks as a st
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 
 from metalearn.selection.problem import Problem
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a policy answered to tasks, and what it tried before.
+
+    Attributes:
+        choices: The learner of each task `[T]`.
+        tried: In which place a learner was tried, the first in place 1; 0: it was not `[T, A]`.
+            Nobody knows the score of a learner before it is tried: what is tried in a place
+            follows from the scores of those before it.
+    """
+
+    choices: np.ndarray
+    tried: np.ndarray
 
 
 class Policy(ABC):
@@ -47,6 +66,11 @@ class Policy(ABC):
         rows = zip(features, able, strict=True)
         return np.array([self.choose(row, mask) for row, mask in rows], dtype=np.int64)
 
+    def answer(self, problem: Problem) -> Answers:
+        """A learner for each task of a problem, whose outcomes are not looked at."""
+        choices = self.choose_all(problem.features, problem.able)
+        return Answers(choices, np.zeros(problem.able.shape, np.int64))
+
     def learn(self, features: np.ndarray, choice: int, utility: float) -> None:
         """Take note of what the choice brought; what is fitted once learns nothing here."""
         del features, choice, utility
@@ -66,6 +90,16 @@ class Policy(ABC):
         if trained:
             raise ValueError(f"{type(self).__name__} keeps no arrays, but was given {len(trained)}")
         self.fit(problem, seed)
+
+
+class Examiner(Policy):
+    """Looks at more of a task than its features, and answers whole problems only."""
+
+    @abstractmethod
+    def answer(self, problem: Problem) -> Answers: ...
+
+    def choose(self, features: np.ndarray, able: np.ndarray) -> int:
+        raise ValueError(f"{type(self).__name__} looks at more than features: it has to `answer`")
 
 
 class Scored(Policy):

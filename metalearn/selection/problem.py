@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from metalearn.selection.readings import Readings
+
 Rows = np.ndarray | Sequence[int]
 
 
@@ -37,6 +39,8 @@ class Problem:
             where a learner cannot work on a task.
         costs: What a learner takes on a task `[T, A]`, in the unit of the problem.
         tries: What cross-validation on the support set says of a learner `[T, A]`; None: not known.
+        readings: The examples of the tasks; None: not known.
+        price: lambda, utility that a unit of cost takes away: what a try takes, too.
 
     Raises:
         ValueError: If shapes do not fit, a feature is not finite, or a task has no learner.
@@ -58,6 +62,8 @@ class Problem:
     utilities: np.ndarray
     costs: np.ndarray
     tries: np.ndarray | None = None
+    readings: Readings | None = None
+    price: float = 0.0
 
     def __post_init__(self) -> None:
         count, size = len(self.tasks), len(self.learners)
@@ -69,6 +75,7 @@ class Problem:
             "utilities": (self.utilities.shape[1:], (count, size)),
             "costs": (self.costs.shape, (count, size)),
             "tries": (None if self.tries is None else self.tries.shape, (count, size)),
+            "readings": (None if self.readings is None else self.readings.lengths.shape, (count,)),
         }
         for name, (found, expected) in wanted.items():
             if found is not None and found != expected:
@@ -90,6 +97,21 @@ class Problem:
     def mean(self) -> np.ndarray:
         """Utilities over all parts of the queries `[T, A]`."""
         return self.utilities.mean(0)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """What tries say `[T, A]`, zero where a learner is not able and nothing is known.
+
+        Raises:
+            ValueError: If nothing is known of one that is able.
+        """
+        if self.tries is None:
+            raise ValueError("the problem has no scores of tries; choose from features alone")
+        lost = np.argwhere(self.able & ~np.isfinite(self.tries))
+        if len(lost):
+            task, learner = self.tasks[lost[0][0]], self.learners[lost[0][1]]
+            raise ValueError(f"no score of a try of {learner} on task {task}; it has to be known")
+        return np.where(np.isfinite(self.tries), self.tries, 0.0)
 
     @property
     def single_best(self) -> int:
@@ -123,4 +145,9 @@ class Problem:
             utilities=self.utilities[:, rows],
             costs=self.costs[rows],
             tries=None if self.tries is None else self.tries[rows],
+            readings=None if self.readings is None else self.readings.select(rows),
         )
+
+    def asked(self) -> Problem:
+        """The same tasks as they are put to a policy: every outcome of an able learner is 0."""
+        return replace(self, utilities=np.where(self.able, 0.0, np.nan)[None])

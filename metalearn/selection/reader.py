@@ -9,91 +9,21 @@ meaning, and the order of examples none: both are shuffled anew at every update,
 made on the mean of pi over a few orders.  The recurrent reading of a labelled support set is that
 of Santoro et al. 2016, "Meta-Learning with Memory-Augmented Neural Networks", section 3; here it
 answers with a learner and not with labels.
+
+1. Where a task has more classes than any of training, some of them share a number.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from metalearn.selection.control import Watch
+from metalearn.selection.policy import Answers, Examiner
+from metalearn.selection.problem import Problem
+from metalearn.selection.readings import Readings
 from metalearn.selection.scale import LIMIT
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What is read of T tasks: padded sequences of labelled embeddings.
-
-    Attributes:
-        embeddings: `[T, I, D]`; what lies beyond the length is never read.
-        labels: Class of each example `[T, I]`, from 0.
-        lengths: Examples of each task `[T]`, at least 1.
-
-    Raises:
-        ValueError: If shapes do not fit, a length is out of range, or a number read is not finite.
-
-    Example:
-        >>> found = Readings.of([np.ones((2, 3)), np.ones((4, 3))], [[0, 1], [0, 0, 1, 1]])
-        >>> found.embeddings.shape, found.lengths, found.classes
-        ((2, 4, 3), array([2, 4]), 2)
-    """
-
-    embeddings: np.ndarray
-    labels: np.ndarray
-    lengths: np.ndarray
-
-    def __post_init__(self) -> None:
-        count, most = self.embeddings.shape[:2]
-        if self.labels.shape != (count, most) or self.lengths.shape != (count,):
-            raise ValueError(
-                f"embeddings {self.embeddings.shape}, labels {self.labels.shape} and lengths "
-                f"{self.lengths.shape} do not fit"
-            )
-        if (self.lengths < 1).any() or (self.lengths > most).any():
-            raise ValueError(f"lengths must be between 1 and {most}")
-        read = np.arange(most) < self.lengths[:, None]
-        if not np.isfinite(self.embeddings[read]).all():
-            raise ValueError("an embedding is not finite")
-        if (self.labels[read] < 0).any():
-            raise ValueError("a class is negative; number classes from 0")
-
-    @classmethod
-    def of(cls, embeddings: Sequence[np.ndarray], labels: Sequence[Sequence[int]]) -> Readings:
-        """Pad the sequences of tasks `[I_t, D]` and `[I_t]`."""
-        lengths = np.array([len(task) for task in embeddings])
-        shape = (len(lengths), int(lengths.max()))
-        padded = np.zeros((*shape, embeddings[0].shape[1]), np.float32)
-        classes = np.zeros(shape, np.int64)
-        for t, (task, named) in enumerate(zip(embeddings, labels, strict=True)):
-            padded[t, : len(task)], classes[t, : len(named)] = task, named
-        return cls(padded, classes, lengths)
-
-    @property
-    def classes(self) -> int:
-        """Most classes of a task."""
-        read = np.arange(self.labels.shape[1]) < self.lengths[:, None]
-        return int(self.labels[read].max()) + 1
-
-    def select(self, rows: np.ndarray | Sequence[int]) -> Readings:
-        """Those of some of the tasks."""
-        rows = np.asarray(rows, dtype=np.int64)
-        return Readings(self.embeddings[rows], self.labels[rows], self.lengths[rows])
-
-    def shuffled(self, classes: int, random: np.random.Generator) -> Readings:
-        """The same tasks in another order of examples and with other numbers of their classes."""
-        count, most = self.labels.shape
-        keys = random.random((count, most))
-        keys[np.arange(most) >= self.lengths[:, None]] = 2.0  # padding stays behind
-        order = keys.argsort(1)
-        names = random.random((count, classes)).argsort(1)
-        rows = np.arange(count)[:, None]
-        # Padding may have any class: it is never read.
-        labels = names[rows, np.clip(self.labels[rows, order], 0, classes - 1)]
-        return Readings(self.embeddings[rows, order], labels, self.lengths)
 
 
 class Network(nn.Module):
@@ -122,8 +52,8 @@ class Network(nn.Module):
         return torch.softmax(self.policy(last).masked_fill(~able, -torch.inf), 1)
 
 
-class Reader:
-    """Chooses the learner of a task from its examples.
+class Reader(Examiner):
+    """Chooses the likeliest learner of a task from its examples.
 
     Args:
         updates: Gradient steps.
@@ -149,19 +79,13 @@ class Reader:
         self._updates, self._tasks, self._width = updates, tasks, width
         self._rate, self._decay, self._orders, self._watch = rate, decay, orders, watch
 
-    def fit(self, readings: Readings, utilities: np.ndarray, seed: int) -> None:
-        """Learn from tasks of which every utility is known.
-
-        Args:
-            readings: Of T tasks.
-            utilities: `[T, A]`; not a number where a learner is not able.
-            seed: Of weights, batches and orders.
+    def fit(self, problem: Problem, seed: int) -> None:
+        """Start afresh and learn from tasks of which every utility is known.
 
         Raises:
-            ValueError: If there are not as many tasks on both sides.
+            ValueError: If the problem has no readings.
         """
-        if len(readings.lengths) != len(utilities):
-            raise ValueError(f"{len(readings.lengths)} readings, {len(utilities)} utilities")
+        readings, utilities = _readings(problem), np.where(problem.able, problem.mean, np.nan)
         self._seed, random = seed, np.random.default_rng(seed)
         read = np.arange(readings.labels.shape[1]) < readings.lengths[:, None]
         met = readings.embeddings[read]
@@ -194,6 +118,16 @@ class Reader:
             optimizer.step()
             if self._watch is not None:
                 self._watch({"update": update + 1, "outcome": expected.item()})
+        self.network.requires_grad_(False)
+
+    def answer(self, problem: Problem) -> Answers:
+        """The likeliest learner of each task, from the examples; nothing is tried.
+
+        Raises:
+            ValueError: If the problem has no readings.
+        """
+        choices = self.chances(_readings(problem), problem.able).argmax(1)
+        return Answers(choices, np.zeros(problem.able.shape, np.int64))
 
     def chances(self, readings: Readings, able: np.ndarray) -> np.ndarray:
         """Probabilities of choices `[T, A]`, the mean over orders of the examples.
@@ -201,15 +135,7 @@ class Reader:
         Args:
             readings: Of T tasks.
             able: `[T, A]`.
-
-        Raises:
-            ValueError: If a task has more classes than those of training.
         """
-        if readings.classes > self.network.classes:
-            raise ValueError(
-                f"a task has {readings.classes} classes, more than the {self.network.classes} of "
-                "training; train on tasks with as many"
-            )
         random, scaled = np.random.default_rng(self._seed), self._scaled(readings)
         able_TA = torch.from_numpy(np.asarray(able, bool))
         with torch.no_grad():
@@ -219,10 +145,26 @@ class Reader:
             ]
         return torch.stack(found).mean(0).numpy()
 
-    def choose(self, readings: Readings, able: np.ndarray) -> np.ndarray:
-        """The likeliest learner of each task `[T]`."""
-        return self.chances(readings, able).argmax(1)
+    def trained(self) -> dict[str, np.ndarray]:
+        network = {name: value.numpy() for name, value in self.network.state_dict().items()}
+        return network | {"mean": self._mean, "deviation": self._deviation}
+
+    def restore(self, problem: Problem, seed: int, trained: dict[str, np.ndarray]) -> None:
+        values = {name: torch.from_numpy(value) for name, value in trained.items()}
+        self._mean, self._deviation = (values.pop(name).numpy() for name in ("mean", "deviation"))
+        size = len(self._mean)
+        classes = values["memory.weight_ih_l0"].shape[1] - size
+        self.network = Network(size, classes, len(problem.learners), self._width)
+        self.network.load_state_dict(values)
+        self.network.requires_grad_(False)
+        self._seed = seed
 
     def _scaled(self, readings: Readings) -> Readings:
         scaled = np.clip((readings.embeddings - self._mean) / self._deviation, -LIMIT, LIMIT)
         return Readings(scaled.astype(np.float32), readings.labels, readings.lengths)
+
+
+def _readings(problem: Problem) -> Readings:
+    if problem.readings is None:
+        raise ValueError("the problem has no readings of its tasks; choose from their features")
+    return problem.readings

@@ -76,4 +76,5 @@ class Unit:
     def problem(self, problem: Problem, features: np.ndarray) -> Problem:
         """The problem with utilities in [0, 1] and other features of its tasks `[T, F]`."""
         utilities = (problem.utilities - self.low) / (self.high - self.low)
-        return replace(problem, features=features, utilities=utilities)
+        price = problem.price / (self.high - self.low)
+        return replace(problem, features=features, utilities=utilities, price=price)

@@ -1,38 +1,20 @@
 """Reinforcement learning as a way to choose: an actor of `Search`, judged like any policy.
 
-With `most` = 1 it is a policy: a choice from the features alone.  With more it tries learners
-before it answers, and `search` says of each task what was answered and what that brought after
-costs.
+With `most` = 1 it chooses from the features alone.  With more it tries learners before it answers:
+it sees their cross-validated scores, and pays for them what the problem says that costs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from metalearn.selection.control import Actor, Trainer, Watch
 from metalearn.selection.environment import Search
-from metalearn.selection.policy import Policy
+from metalearn.selection.policy import Answers, Policy
 from metalearn.selection.problem import Problem
 from metalearn.selection.scale import Unit
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What searches ended with, task by task.
-
-    Attributes:
-        choices: The learner that was taken `[T]`.
-        utilities: Its utility less the price of what was tried `[T]`.
-        tried: How many learners were tried `[T]`.
-        spent: Cost of what was tried `[T]`.
-    """
-
-    choices: np.ndarray
-    utilities: np.ndarray
-    tried: np.ndarray
-    spent: np.ndarray
 
 
 class Searcher(Policy):
@@ -42,7 +24,6 @@ class Searcher(Policy):
         trainer: How it is trained: `Reinforce`, `TemporalDifference` or `PPO`.
         budget: See `Search`.
         most: See `Search`.
-        price: See `Search`.
         watch: Is handed the figures of the training.
     """
 
@@ -51,18 +32,16 @@ class Searcher(Policy):
         trainer: Trainer,
         budget: float = np.inf,
         most: int | None = 1,
-        price: float = 0.0,
         watch: Watch | None = None,
     ) -> None:
         self._trainer, self._watch = trainer, watch
-        self._budget, self._most, self._price = budget, most, price
+        self._budget, self._most = budget, most
 
     def fit(self, problem: Problem, seed: int) -> None:
         self._reference, unit = problem, Unit.of(problem)
         # Trainers are at home with rewards between 0 and 1.
         scaled = unit.problem(problem, problem.features)
-        price = self._price / (unit.high - unit.low)
-        environment = Search(scaled, self._budget, self._most, price)
+        environment = Search(scaled, self._budget, self._most)
         self._actor: Actor = self._trainer.train(environment, seed, self._watch)
 
     def trained(self) -> dict[str, np.ndarray]:
@@ -73,41 +52,38 @@ class Searcher(Policy):
             self.fit(problem, seed)
             return
         self._reference = problem
-        environment = Search(problem, self._budget, self._most, self._price)
+        environment = Search(problem, self._budget, self._most)
         self._actor = self._trainer.restore(environment, trained)
 
     def choose(self, features: np.ndarray, able: np.ndarray) -> int:
         """A learner for a task from its features alone; whatever is able is affordable.
 
         Raises:
-            ValueError: If it tries more than one learner: a task must be searched.
+            ValueError: If it tries more than one learner: it has to see their scores.
         """
         if self._most != 1:
-            raise ValueError("a searcher of several tries chooses by `search` only; give most=1")
-        size = len(able)
-        task = Problem(
-            ("task",),
-            ("task",),
-            self._reference.learners,
-            self._reference.feature_names,
-            features[None],
-            np.where(able, 0.0, np.nan)[None, None],
-            np.zeros((1, size)),
+            raise ValueError("a searcher of several tries has to `answer`; or give most=1")
+        task = replace(
+            self._reference.select([0]),
+            features=features[None],
+            utilities=np.where(able, 0.0, np.nan)[None, None],
+            costs=np.zeros((1, len(able))),
         )
-        return int(self.search(task).choices[0])
+        return int(self.answer(task).choices[0])
 
-    def search(self, problem: Problem) -> Answers:
-        """Search for a learner for every task of a problem."""
-        environment = Search(problem, self._budget, self._most, self._price, self._reference)
-        found = []
-        for task in range(len(problem.tasks)):
+    def answer(self, problem: Problem) -> Answers:
+        environment = Search(problem, self._budget, self._most, self._reference)
+        count, size = len(problem.tasks), len(problem.learners)
+        choices, tried = np.zeros(count, np.int64), np.zeros((count, size), np.int64)
+        for task in range(count):
             observation, info = environment.reset(options={"task": task})
             self._actor.start()
-            reward, ended, tried = 0.0, False, 0
+            ended = False
             while not ended:
                 action = self._actor.act(observation, info["action_mask"].astype(bool))
-                tried += action < len(problem.learners) and bool(info["action_mask"][action])
-                observation, reward, ended, _, info = environment.step(action)
-            found.append((info["answer"], reward, tried, info["spent"]))
-        choices, utilities, tried, spent = (np.array(part) for part in zip(*found, strict=True))
-        return Answers(choices, utilities, tried, spent)
+                # With one try there is no score to see: it is a choice, and costs nothing.
+                if self._most != 1 and action < size and info["action_mask"][action]:
+                    tried[task, action] = tried[task].max() + 1
+                observation, _, ended, _, info = environment.step(action)
+            choices[task] = info["answer"]
+        return Answers(choices, tried)

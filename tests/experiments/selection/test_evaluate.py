@@ -16,7 +16,7 @@ from experiments.selection.figures import gaps, regret
 from experiments.selection.summary import markdown
 
 QUICK = ["--folds", "4", "--repetitions", "2", "--tracking", "disabled"]
-POLICIES = ["random", "nearest-tasks", "ucb1"]
+POLICIES = ["random", "nearest-tasks", "ucb1", "cross-validation"]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,19 @@ def test_the_numbers_of_a_row_agree(result):
         assert curve["mean"][-1] == pytest.approx(end, abs=1e-3)
         lines = zip(curve["low"], curve["mean"], curve["high"], strict=True)
         assert all(low <= mean <= high for low, mean, high in lines)
+
+
+def test_tries_are_kept_and_paid_for(run, result):
+    kept = json.loads((run / "judged" / "cross-validation-0.05.json").read_text())
+    assert all(place > 0 for task in kept["tried"][0] for place in task)
+    assert {round(cost, 9) for cost in kept["spent"][1]} == {6.5}  # passes of all five
+    assert "tried" not in json.loads((run / "judged" / "random-0.05.json").read_text())
+    rows = {(row["weight"], row["policy"]): row for row in result["rows"]}
+    free, paid = rows[0.0, "cross-validation"], rows[0.05, "cross-validation"]
+    assert free["chosen"] == paid["chosen"]  # scores are the same, and decide
+    assert free["gap"]["mean"] > 0.8 and paid["gap"]["mean"] < 0
+    # What was chosen, and 6.5 passes of tries.
+    assert paid["cost"]["low"] > 6.5
 
 
 def test_what_a_cost_takes_away_changes_the_choices(result):

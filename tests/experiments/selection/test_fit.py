@@ -20,6 +20,8 @@ from experiments.selection.fitting import Watched, read
 from experiments.selection.recommending import recommendation
 from experiments.wandb_offline import logged_steps
 from metalearn.selection.portfolio import Member
+from metalearn.selection.trial import validate
+from tasks.episode import Task
 from tasks.sources.files import read_examples
 
 TEXTS = {"refund": "money back please", "parcel": "the box never came", "login": "i forgot it"}
@@ -82,6 +84,8 @@ def test_what_is_read_chooses_as_what_was_fitted(policy, matrix):
     fitted, problem = read(policy), read_matrix(matrix).problem(0.002)
     np.testing.assert_array_equal(fitted.problem.utilities, problem.utilities)
     assert fitted.problem.feature_names == problem.feature_names
+    np.testing.assert_array_equal(fitted.problem.tries, problem.tries)
+    assert fitted.problem.price == 0.002
     direct = NearestTasks()
     direct.fit(problem, seed=0)
     random = np.random.default_rng(1)
@@ -144,6 +148,39 @@ def test_without_a_name_the_policy_chooses(policy, support, tmp_path):
     folder = adapt(policy, support, tmp_path / "mine")
     record = json.loads((folder / "metalearn.json").read_text())
     assert record["learner"] == recommendation(policy, support)["learner"]
+
+
+def test_what_a_policy_tries_is_tried_on_the_examples(matrix, support, tmp_path, capsys):
+    folder, kept = tmp_path / "careful", tmp_path / "answer.json"
+    words = ["select", "fit", str(matrix), "--policy", "cross-validation", "--output", str(folder)]
+    assert main([*words, "--tracking", "disabled"]) == 0
+    words = ["select", "recommend", str(folder), "--support", str(support), "--output", str(kept)]
+    assert main(words) == 0
+    said, answer = capsys.readouterr().out, json.loads(kept.read_text())
+    tried = answer["tried"]
+    assert list(tried) == list(made_able())
+    assert tried[answer["learner"]] == max(tried.values())
+    assert answer["runner_up"]["learner"] != answer["learner"]
+    assert answer["spent"] == pytest.approx(6.5) and answer["deciding"] is None
+    assert "tries on the examples for 6.50 passes, cross-validated accuracy of 100: maj" in said
+    # The score is that of the member on these examples.
+    base = portfolio.Workshop(portfolio.TRAINED)
+    task = Task("x", "class", tuple(read_examples(support)), (), tuple(sorted(TEXTS)), (0, 1, 2))
+    for name in ("tfidf-bayes", "prototypes"):
+        member = portfolio.build((name,), folder, {})[name]
+        alone = validate(member, task, lambda part: base.collator.collate([part], [0]), 3)
+        assert tried[name] == alone
+
+
+def test_the_ensemble_tries_what_is_cheap(matrix, support, tmp_path):
+    folder = tmp_path / "tried"
+    words = ["select", "fit", str(matrix), "--policy", "tried-ensemble", "--output", str(folder)]
+    assert main([*words, "--tracking", "disabled"]) == 0
+    answer = recommendation(folder, support)
+    # 0, 0 and 0.5 passes: with the next one they would take more than 0.002.
+    assert list(answer["tried"]) == ["majority", "tfidf-bayes", "half-ridge"]
+    assert answer["spent"] == pytest.approx(0.5) and answer["looks"] == "tries"
+    assert answer["learner"] in made_able()
 
 
 def test_an_unknown_learner_is_named(policy, support, tmp_path, refused):

@@ -10,8 +10,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env as check_by_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_by_stable_baselines
 
-from metalearn.selection.control import Trainer
+from metalearn.selection.control import Actor, Trainer
+from metalearn.selection.crossvalidation import judged
 from metalearn.selection.environment import Search
+from metalearn.selection.policy import Answers
 from metalearn.selection.ppo import PPO
 from metalearn.selection.problem import Problem
 from metalearn.selection.reinforce import Reinforce
@@ -31,6 +33,11 @@ def problem_of(tasks: int = 64, seed: int = 0) -> Problem:
     )
 
 
+def worth(answers: Answers, problem: Problem) -> np.ndarray:
+    """What answers bring, less what their tries cost `[T]`."""
+    return judged(problem, answers.choices[None], tried=answers.tried[None]).utilities[0]
+
+
 @pytest.mark.parametrize(("most", "budget"), [(1, np.inf), (None, 4.0), (2, np.inf)])
 def test_it_passes_the_checkers_of_both_libraries(most: int | None, budget: float) -> None:
     search = Search(problem_of(), budget, most)
@@ -44,7 +51,7 @@ def test_it_passes_the_checkers_of_both_libraries(most: int | None, budget: floa
 def test_tries_become_visible_cost_and_end_with_the_best_score() -> None:
     problem = problem_of()
     tries = np.tile([0.6, 0.9, 0.2], (64, 1))
-    search = Search(replace(problem, tries=tries), budget=4.0, price=0.01)
+    search = Search(replace(problem, tries=tries, price=0.01), budget=4.0)
     first, info = search.reset(options={"task": 3})
     np.testing.assert_array_equal(info["action_mask"], [1, 1, 1, 1])
     lean, scores, tried, possible, left = np.split(first, [1, 4, 7, 10])
@@ -119,7 +126,7 @@ def test_mistakes_are_named() -> None:
         Search(problem, reference=replace(problem, learners=("x", "y", "z")))
     searcher = Searcher(TemporalDifference(episodes=5), most=2)
     searcher.fit(problem, seed=0)
-    with pytest.raises(ValueError, match="by `search` only"):
+    with pytest.raises(ValueError, match="has to `answer`"):
         searcher.choose(problem.features[0], np.ones(3, bool))
 
 
@@ -138,8 +145,9 @@ def test_actors_learn_to_choose_in_one_step(name: str) -> None:
     searcher = Searcher(TRAINERS[name], watch=told.append)
     searcher.fit(problem_of(), seed=0)
     fresh = problem_of(40, seed=1)
-    answers = searcher.search(fresh)
-    np.testing.assert_allclose(answers.utilities, 0.8)  # 0.5 for the single best
+    answers = searcher.answer(fresh.asked())
+    np.testing.assert_allclose(worth(answers, fresh), 0.8)  # 0.5 for the single best
+    assert not answers.tried.any()
     chosen = [searcher.choose(row, np.ones(3, bool)) for row in fresh.features]
     np.testing.assert_array_equal(chosen, answers.choices)
     assert "outcome" in told[-1] or name == "ppo"
@@ -151,9 +159,9 @@ def test_the_unit_of_utilities_does_not_matter() -> None:
     seconds = replace(problem, utilities=1e4 * (problem.utilities - 1))
     found = []
     for one, price in ((problem, 0.01), (seconds, 100.0)):
-        searcher = Searcher(Reinforce(updates=5, episodes=8), most=2, price=price)
-        searcher.fit(one, seed=0)
-        found.append(searcher.search(one).choices)
+        searcher = Searcher(Reinforce(updates=5, episodes=8), most=2)
+        searcher.fit(replace(one, price=price), seed=0)
+        found.append(searcher.answer(one).choices)
     np.testing.assert_array_equal(*found)
 
 
@@ -169,19 +177,46 @@ def test_ppo_learns_to_try_before_it_answers(recurrent: bool) -> None:
     trainer = PPO(steps=steps, rollout=256, batch=128, rate=3e-3, recurrent=recurrent)
     searcher = Searcher(trainer, most=2)
     searcher.fit(blind_problem(64, 0), seed=0)
-    answers = searcher.search(blind_problem(50, 1))
+    fresh = blind_problem(50, 1)
+    answers = searcher.answer(fresh.asked())
     assert answers.tried.max() <= 2
     if not recurrent:
-        assert answers.utilities.mean() > 0.75  # the single best has 0.5
+        assert worth(answers, fresh).mean() > 0.75  # the single best has 0.5
 
 
 def test_reinforce_learns_what_a_try_is_worth() -> None:
     """With two tries of a and b the best is known; with a price above their worth none is made."""
     trainer = Reinforce(updates=80, episodes=24, rate=0.05, width=0)
-    worth = {}
+    found = {}
     for price in (0.01, 1.0):
-        searcher = Searcher(trainer, most=2, price=price)
-        searcher.fit(blind_problem(64, 0), seed=0)
-        worth[price] = searcher.search(blind_problem(50, 1))
-    assert worth[0.01].utilities.mean() > 0.7
-    assert worth[1.0].tried.sum() == 0
+        searcher = Searcher(trainer, most=2)
+        searcher.fit(replace(blind_problem(64, 0), price=price), seed=0)
+        fresh = replace(blind_problem(50, 1), price=price)
+        found[price] = searcher.answer(fresh.asked()), fresh
+    assert worth(*found[0.01]).mean() > 0.7
+    assert found[1.0][0].tried.sum() == 0
+
+
+def test_tries_are_told_in_their_order() -> None:
+    """Two scripted tries: what was tried first has place 1, and the task was charged for both."""
+
+    class Script(Actor):
+        def start(self) -> None:
+            self.left = [2, 0, 3]
+
+        def act(self, observation: object, mask: object) -> int:
+            return self.left.pop(0)
+
+    class Scripted(Trainer):
+        def train(self, environment: object, seed: int, watch: object = None) -> Actor:
+            return Script()
+
+    problem = replace(problem_of(), price=0.01)
+    searcher = Searcher(Scripted(), most=3)
+    searcher.fit(problem, seed=0)
+    answers = searcher.answer(problem.asked())
+    np.testing.assert_array_equal(answers.tried, np.tile([2, 0, 1], (64, 1)))
+    better = np.where(problem.mean[:, 0] > problem.mean[:, 2], 0, 2)
+    np.testing.assert_array_equal(answers.choices, better)
+    brought = problem.mean[np.arange(64), better] - 0.01 * 5
+    np.testing.assert_allclose(worth(answers, problem), brought)

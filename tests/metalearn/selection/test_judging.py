@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from metalearn.selection.metrics import (
     regret,
     share_best,
 )
-from metalearn.selection.policy import Policy
+from metalearn.selection.policy import Answers, Examiner, Policy
 from metalearn.selection.problem import Problem
 from metalearn.selection.static import SingleBest
 
@@ -103,7 +104,8 @@ def test_a_policy_learns_on_test_tasks_only_where_it_is_asked_to():
 def test_what_is_not_online_is_never_told_an_outcome():
     policy = SingleBest()
     policy.fit(problem(), seed=0)
-    assert (stream(policy, problem(), True) == stream(policy, problem(), False)).all()
+    told, silent = (stream(policy, problem(), learning) for learning in (True, False))
+    assert (told.choices == silent.choices).all() and not told.tried.any()
 
 
 def test_repetitions_are_rows():
@@ -210,3 +212,53 @@ def test_no_gap_is_said_to_be_none():
     made.utilities[:] = [3.0, 2.0, 1.0]
     with pytest.raises(ValueError, match="nothing to choose between"):
         closed_gap(single_best(made), single_best(made))
+
+
+class Tries(Examiner):
+    """Tries the first two learners, then answers with the better score."""
+
+    shown: ClassVar[Problem]
+
+    def fit(self, problem: Problem, seed: int) -> None: ...
+
+    def answer(self, problem: Problem) -> Answers:
+        Tries.shown = problem
+        tried = np.tile([1, 2, 0], (len(problem.tasks), 1))
+        return Answers(problem.scores[:, :2].argmax(1), tried)
+
+
+def test_tries_are_paid_for_and_outcomes_are_not_shown():
+    made = replace(problem(), price=0.1)
+    made = replace(made, tries=made.mean)
+    found = judge(Tries, made, folds_by_source(made, 3, seed=0))
+    assert not Tries.shown.utilities.any()
+    spent = made.costs[:, :2].sum(1)
+    np.testing.assert_allclose(found.spent[0], spent)
+    best = made.mean[:, :2].max(1)
+    np.testing.assert_allclose(found.utilities[0], best - 0.1 * spent)
+    chosen = made.costs[np.arange(24), found.choices[0]]
+    assert mean_cost(found).mean == pytest.approx((spent + chosen).mean())
+    # The same choices without a try are charged nothing.
+    free = judged(made, found.choices)
+    assert not free.spent.any()
+    np.testing.assert_allclose(free.utilities[0], best)
+
+
+def test_what_was_asked_hides_outcomes_and_keeps_who_is_able():
+    made = problem(4, 4)
+    made.utilities[0, 2, 1] = np.nan
+    asked = made.asked()
+    np.testing.assert_array_equal(asked.able, made.able)
+    assert np.nansum(np.abs(asked.utilities)) == 0
+
+
+def test_scores_of_tries_that_are_not_known_are_named():
+    made = problem(4, 4)
+    with pytest.raises(ValueError, match="no scores of tries"):
+        _ = made.scores
+    tries = made.mean.copy()
+    tries[1, 2] = np.nan
+    with pytest.raises(ValueError, match="no score of a try of c on task task1"):
+        _ = replace(made, tries=tries).scores
+    made.utilities[0, 1, 2] = np.nan  # who is not able has none
+    assert replace(made, tries=tries).scores[1, 2] == 0

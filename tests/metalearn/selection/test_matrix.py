@@ -39,6 +39,7 @@ def test_utility_is_accuracy_minus_weighted_cost(matrix) -> None:
     by_time = matrix.problem(0.1, "seconds")
     np.testing.assert_allclose(by_time.utilities, matrix.accuracy - [[[0.01, 0.02, 0.04]]])
     assert found.sources == matrix.sources
+    assert (found.price, by_time.price) == (0.01, 0.1)  # of a try, too
 
 
 def hole(matrix: Matrix, task: int, learner: int) -> Matrix:

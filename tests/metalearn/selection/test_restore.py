@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from metalearn.selection.cross_validated import CrossValidated
 from metalearn.selection.explanation import deciding, expected, residuals
 from metalearn.selection.linucb import LinUCB
 from metalearn.selection.nearest_tasks import NearestTasks
@@ -12,6 +13,7 @@ from metalearn.selection.policy import Policy
 from metalearn.selection.problem import Problem
 from metalearn.selection.recurrent import Recurrent, Settings
 from metalearn.selection.static import Random
+from metalearn.selection.with_tries import WithTries
 
 
 def problem(tasks: int = 60, seed: int = 0) -> Problem:
@@ -40,16 +42,21 @@ def searcher(kind: str) -> Policy:
         return Searcher(PPO(steps=64, rollout=32, batch=16))
     if kind == "reinforce":
         return Searcher(Reinforce(updates=3, episodes=4, width=4))
+    if kind == "reinforce-search":
+        return Searcher(Reinforce(updates=3, episodes=4, width=4), most=2)
     return Searcher(TemporalDifference(episodes=50))
 
 
 MAKE = {
     "recurrent": lambda: Recurrent(5, Settings(width=4, updates=3, streams=4)),
     "reinforce": lambda: searcher("reinforce"),
+    "reinforce-search": lambda: searcher("reinforce-search"),
     "ppo": lambda: searcher("ppo"),
     "q-learning": lambda: searcher("q-learning"),
     "linucb": LinUCB,
     "nearest-tasks": NearestTasks,
+    "cross-validation": CrossValidated,
+    "tried-tasks": lambda: WithTries(NearestTasks()),
 }
 
 
@@ -59,11 +66,12 @@ def test_it_chooses_the_same(name):
     policy, again = MAKE[name](), MAKE[name]()
     policy.fit(known, seed=3)
     kept = {key: value.copy() for key, value in policy.trained().items()}
-    assert bool(kept) == (name in ("recurrent", "reinforce", "ppo"))
+    assert bool(kept) == (name in ("recurrent", "reinforce", "reinforce-search", "ppo"))
     assert all(isinstance(value, np.ndarray) for value in kept.values())
     again.restore(known, 3, kept)
-    chosen = policy.choose_all(new.features, new.able)
-    np.testing.assert_array_equal(again.choose_all(new.features, new.able), chosen)
+    found, same = policy.answer(new.asked()), again.answer(new.asked())
+    np.testing.assert_array_equal(same.choices, found.choices)
+    np.testing.assert_array_equal(same.tried, found.tried)
 
 
 def test_arrays_of_another_policy_are_refused():
