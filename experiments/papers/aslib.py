@@ -157,8 +157,9 @@ REPRODUCTION = Reproduction(
     note=(
         "VBS and SBS in PAR10, the others are closed gaps. Published beside the ensemble "
         "is the best of nine models of each scenario. The published SBS of SAT11-HAND seems to be "
-        "chosen fold by fold; its band is around the best solver over all instances. The mean of "
-        "the ensemble depends on the seed: 0.835 with --seed 0, 0.818 with --seed 1."
+        "chosen fold by fold; its band is around the best solver over all instances. Measured "
+        "with seed 0 alone. On four random splits in five folds the ensemble, with 100 trees, "
+        "closes 0.841 in the mean, from 0.833 to 0.848."
     ),
     resumes=True,
 )

@@ -1,6 +1,5 @@
 """Policies fitted on the whole rows of a problem: what each must do, whatever its method."""
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -8,13 +7,12 @@ import pytest
 
 from metalearn.selection.cost_sensitive import CostSensitive
 from metalearn.selection.crossvalidation import folds_by_source, judge, single_best
-from metalearn.selection.kernel_ridge import BANDWIDTHS, RIDGES, KernelRidge
 from metalearn.selection.metrics import closed_gap
 from metalearn.selection.nearest_tasks import NearestTasks
 from metalearn.selection.policy import Policy
 from metalearn.selection.problem import Problem
 from metalearn.selection.regression_forest import RegressionForest
-from metalearn.selection.regret_ensemble import RegretEnsemble
+from metalearn.selection.regret_ensemble import RegretEnsemble, advantages, rank_advantages
 from metalearn.selection.static import Random, SingleBest, regrets
 from metalearn.selection.voting_forest import VotingForest
 
@@ -149,22 +147,29 @@ def test_votes_count_what_a_mistake_costs():
         assert policy.choose(np.zeros(1), np.array([True, True])) == 1
 
 
-def test_the_kernel_is_chosen_by_the_error_of_models_that_have_not_seen_a_task():
-    random = np.random.default_rng(0)
-    inputs, targets = random.normal(size=(12, 2)), random.normal(size=(12, 3))
-    distances = np.linalg.norm(inputs[:, None] - inputs, axis=-1)
-    errors = {}
-    for bandwidth, ridge in itertools.product(BANDWIDTHS, RIDGES):
-        kernel = np.exp(-distances / (bandwidth * np.median(distances)))
-        lost = []
-        for row in range(12):
-            rest = np.arange(12) != row
-            inner = kernel[np.ix_(rest, rest)] + ridge * np.eye(11)
-            weights = np.linalg.solve(inner, (targets - targets.mean(0))[rest])
-            lost.append(targets[row] - targets.mean(0) - kernel[row, rest] @ weights)
-        whole = np.linalg.solve(kernel + ridge * np.eye(12), targets - targets.mean(0))
-        errors[np.square(lost).mean()] = kernel @ whole + targets.mean(0)
-    np.testing.assert_allclose(KernelRidge(inputs, targets).predict(inputs), errors[min(errors)])
+def test_ranks_decide_between_learners_whose_gains_are_alike():
+    """Nine small wins and one large loss that cancel out: what is better more often is chosen."""
+    utilities = np.array([[[1.0, 0.0]] * 9 + [[0.0, 9.0]]])
+    names = tuple("abcdefghij")
+    problem = Problem(
+        names, names, ("often", "rare"), ("x",), np.zeros((10, 1)), utilities, np.ones((10, 2))
+    )
+    np.testing.assert_allclose(advantages(problem).mean(0), 0, atol=1e-12)
+    for weight in (0.3, 1.0):
+        policy = RegretEnsemble(ranks=weight)
+        policy.fit(problem, seed=0)
+        assert policy.choose(np.zeros(1), np.array([True, True])) == 0
+
+
+def test_gains_and_ranks_are_in_units_of_their_deviation():
+    problem = gappy(made())
+    for values in (advantages(problem), rank_advantages(problem)):
+        assert values[problem.able].std() == pytest.approx(1)
+        sums = np.where(problem.able, values, 0).sum(1)
+        np.testing.assert_allclose(sums, 0, atol=1e-12)
+    best = np.where(problem.able, problem.mean, -np.inf).argmax(1)
+    ranks = np.where(problem.able, rank_advantages(problem), -np.inf)
+    assert (ranks.argmax(1) == best).all()
 
 
 def test_no_neighbour_is_refused():
