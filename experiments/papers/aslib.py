@@ -158,8 +158,8 @@ REPRODUCTION = Reproduction(
         "VBS and SBS in PAR10, the others are closed gaps. Published beside the ensemble "
         "is the best of nine models of each scenario. The published SBS of SAT11-HAND seems to be "
         "chosen fold by fold; its band is around the best solver over all instances. With "
-        "seeds 1 to 4 the ensemble closes 0.852, 0.851, 0.848 and 0.836 in the mean; on four random "
-        "splits in five folds, on which it was chosen, 0.841 with 100 trees."
+        "seeds 1 to 4 the ensemble closes 0.852, 0.851, 0.848 and 0.836 in the mean; on four "
+        "random splits in five folds, on which it was chosen, 0.841 with 100 trees."
     ),
     resumes=True,
 )
