@@ -17,22 +17,12 @@ import pytest
 from experiments.cli import main
 from experiments.errors import UserError
 from experiments.results import fill, store
-from experiments.selection import matrix, portfolio, sources
+from experiments.selection import matrix, sources
 from experiments.selection.tables import CELLS, PREDICTIONS, TASKS, read_matrix
 from tests.experiments.selection import mortal_matrix as made
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny():
-    """The tiny portfolio; the real one is put back."""
-    trained, entries = portfolio.TRAINED, dict(portfolio.ENTRIES)
-    made.tiny()
-    yield
-    portfolio.TRAINED = trained
-    portfolio.ENTRIES.clear()
-    portfolio.ENTRIES.update(entries)
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture(scope="module")
