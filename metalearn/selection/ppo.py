@@ -6,10 +6,12 @@ Schulman et al. 2017, "Proximal Policy Optimization Algorithms", equation 7; the
     maximize E min(c_t A_t, clip(c_t, 1 - e, 1 + e) A_t),    c_t = pi(a_t | s_t) / pi_old(a_t | s_t)
 
 These libraries do not know which actions are possible: an environment must bear the others.
+Copies of the environment take their steps together, so that the networks see them in one batch.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,19 +50,22 @@ class PPO(Trainer):
         steps: Steps in the environment.
         recurrent: Whether there is a memory.
         rate: Of Adam.
-        rollout: Steps an update.
+        rollout: Steps an update, of all copies together.
+        copies: Of the environment.
         batch: Steps a gradient step.
         discount: Of rewards.
         entropy: Weight of the policy's entropy.
 
     Raises:
         ImportError: If the libraries are not installed.
+        ValueError: If the steps of a rollout cannot be shared equally.
     """
 
     steps: int = 20_000
     recurrent: bool = False
     rate: float = 1e-3
     rollout: int = 256
+    copies: int = 8
     batch: int = 64
     discount: float = 1.0
     entropy: float = 0.01
@@ -90,17 +95,21 @@ class PPO(Trainer):
         try:
             from sb3_contrib import RecurrentPPO
             from stable_baselines3 import PPO as Plain
+            from stable_baselines3.common.monitor import Monitor
+            from stable_baselines3.common.vec_env import DummyVecEnv
         except ImportError as error:
             raise ImportError(
                 "PPO needs stable-baselines3 and sb3-contrib: pip install 'metalearn[selection]'"
             ) from error
         actions_of(environment)
+        if self.rollout % self.copies:
+            raise ValueError(f"rollout {self.rollout} is no multiple of copies {self.copies}")
         made = RecurrentPPO if self.recurrent else Plain
         return made(
             "MlpLstmPolicy" if self.recurrent else "MlpPolicy",
-            environment,
+            DummyVecEnv([lambda: Monitor(deepcopy(environment))] * self.copies),
             learning_rate=self.rate,
-            n_steps=self.rollout,
+            n_steps=self.rollout // self.copies,
             batch_size=self.batch,
             gamma=self.discount,
             ent_coef=self.entropy,

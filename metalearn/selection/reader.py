@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from metalearn.selection.control import Watch
 from metalearn.selection.policy import Answers, Examiner
@@ -47,9 +48,12 @@ class Network(nn.Module):
     def forward(self, read: Readings, able: Tensor) -> Tensor:
         """Probabilities of choices `[T, A]`."""
         named = nn.functional.one_hot(torch.from_numpy(read.labels), self.classes).float()
-        states, _ = self.memory(torch.cat([torch.from_numpy(read.embeddings), named], 2))
-        last = states[torch.arange(len(states)), torch.from_numpy(read.lengths) - 1]
-        return torch.softmax(self.policy(last).masked_fill(~able, -torch.inf), 1)
+        shown = torch.cat([torch.from_numpy(read.embeddings), named], 2)
+        lengths = torch.from_numpy(read.lengths)
+        # Packed, so that nothing is computed beyond the length of a task.
+        packed = pack_padded_sequence(shown, lengths, batch_first=True, enforce_sorted=False)
+        _, last = self.memory(packed)
+        return torch.softmax(self.policy(last[0]).masked_fill(~able, -torch.inf), 1)
 
 
 class Reader(Examiner):

@@ -194,7 +194,7 @@ class Recurrent(Policy):
 
     Args:
         rounds: Tasks in a training stream n.
-        settings: How it is trained.
+        settings: How it is trained; None: in 500 updates of 100 streams.
         watch: See `train`.
     """
 
@@ -203,7 +203,8 @@ class Recurrent(Policy):
     def __init__(
         self, rounds: int = 30, settings: Settings | None = None, watch: Watch | None = None
     ) -> None:
-        self._rounds, self._settings, self._watch = rounds, settings or Settings(updates=500), watch
+        self._rounds, self._watch = rounds, watch
+        self._settings = settings or Settings(updates=500, streams=100)
 
     def trained(self) -> dict[str, np.ndarray]:
         return {name: value.numpy() for name, value in self.network.state_dict().items()}

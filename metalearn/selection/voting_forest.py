@@ -51,7 +51,7 @@ class VotingForest(Scored):
 
     def _forest(self, problem: Problem, a: int, b: int, seed: int) -> Any:
         """p_ab; a number where the training tasks have only one answer, or none."""
-        from sklearn.ensemble import RandomForestClassifier
+        from sklearn.ensemble import RandomForestRegressor
 
         both = problem.able[:, a] & problem.able[:, b]
         gain = problem.mean[both, a] - problem.mean[both, b]
@@ -59,17 +59,21 @@ class VotingForest(Scored):
         better, weight = gain > 0, np.abs(gain)
         if len(set(better[weight > 0])) < 2:
             return float(np.sign(gain.sum()) + 1) / 2
+        # On answers 0 and 1 the variance of a leaf, p (1 - p), is half its Gini impurity: these are
+        # the classifier's trees, and their mean its probability, without its checks of classes.
+        forest = RandomForestRegressor(self.trees, max_features="sqrt", random_state=seed)
         # In units of their mean: the weights of a whole scenario may be tiny.
-        forest = RandomForestClassifier(self.trees, random_state=seed)
         told = weight > 0
         scale = weight[told] / weight.mean()
-        return forest.fit(problem.features[both][told], better[told], sample_weight=scale)
+        return forest.fit(
+            problem.features[both][told], better[told].astype(float), sample_weight=scale
+        )
 
     def scores(self, features: np.ndarray, able: np.ndarray) -> np.ndarray:
         votes = np.zeros(able.shape)
         for (a, b), forest in self.forests.items():
             constant = isinstance(forest, float)
-            p = np.full(len(features), forest) if constant else forest.predict_proba(features)[:, 1]
+            p = np.full(len(features), forest) if constant else forest.predict(features)
             # a's vote is 1[p > 1/2], a half where p = 1/2; all probabilities weigh less than a vote
             vote = (np.sign(p - 0.5) + 1) / 2 + p / able.shape[1] ** 2
             against = 1 + 1 / able.shape[1] ** 2 - vote

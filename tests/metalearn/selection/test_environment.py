@@ -184,6 +184,11 @@ def test_ppo_learns_to_try_before_it_answers(recurrent: bool) -> None:
         assert worth(answers, fresh).mean() > 0.75  # the single best has 0.5
 
 
+def test_copies_that_cannot_share_a_rollout_are_refused() -> None:
+    with pytest.raises(ValueError, match="30 is no multiple of copies 8"):
+        Searcher(PPO(steps=64, rollout=30)).fit(problem_of(), seed=0)
+
+
 def test_reinforce_learns_what_a_try_is_worth() -> None:
     """With two tries of a and b the best is known; with a price above their worth none is made."""
     trainer = Reinforce(updates=80, episodes=24, rate=0.05, width=0)

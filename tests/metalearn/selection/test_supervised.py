@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from metalearn.selection.cost_sensitive import CostSensitive
 from metalearn.selection.crossvalidation import folds_by_source, judge, single_best
@@ -175,3 +176,22 @@ def test_gains_and_ranks_are_in_units_of_their_deviation():
 def test_no_neighbour_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         NearestTasks(0)
+
+
+def test_the_trees_of_a_pair_are_those_of_a_classifier():
+    """The paper's forest, a cost-sensitive classifier, says the same to the last digit."""
+    problem, new = made(), made(40, seed=1)
+    policy = VotingForest(trees=9)
+    policy.fit(problem, seed=3)
+    gain = problem.mean[:, 1] - problem.mean[:, 0]
+    told = gain != 0
+    classifier = RandomForestClassifier(9, random_state=3).fit(
+        problem.features[told],
+        gain[told] > 0,
+        sample_weight=np.abs(gain)[told] / np.abs(gain).mean(),
+    )
+    np.testing.assert_allclose(
+        policy.forests[1, 0].predict(new.features),
+        classifier.predict_proba(new.features)[:, 1],
+        atol=1e-12,
+    )
