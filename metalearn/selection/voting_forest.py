@@ -61,7 +61,8 @@ class VotingForest(Scored):
             return float(np.sign(gain.sum()) + 1) / 2
         # On answers 0 and 1 the variance of a leaf, p (1 - p), is half its Gini impurity: these are
         # the classifier's trees, and their mean its probability, without its checks of classes.
-        forest = RandomForestRegressor(self.trees, max_features="sqrt", random_state=seed)
+        options: dict[str, Any] = {"max_features": "sqrt", "random_state": seed}
+        forest = RandomForestRegressor(self.trees, **options)
         # In units of their mean: the weights of a whole scenario may be tiny.
         told = weight > 0
         scale = weight[told] / weight.mean()
