@@ -1,5 +1,6 @@
 """A classifier of scikit-learn on features that a task does not change, or that are fitted to it.
 
+    W = argmin_W C sum_i -log softmax(W f_i + b)[y_i] + |W|^2 / 2      logistic
     W = argmin_W sum_i |y_i - W f_i - b|^2 + a |W|^2          ridge: Hoerl and Kennard 1970
     y(x) = y_i, i = argmin_i |f(x) - f_i|                     neighbour: Cover and Hart 1967
     y(x) = argmax_c p(c) prod_g p(g | c)^{f_g(x)}             naive Bayes: Rennie et al. 2003,
@@ -8,6 +9,8 @@
 f are features of a frozen encoder, or TF-IDF of the support texts (`meta_models.tfidf`).
 
 At a glance:
+    logistic: learns nothing; order none; trains in 0; adapts in 1; holds no graph; use it when
+        there are five shots or more and no time to train.
     ridge: learns nothing; order none; trains in 0; adapts in 1; holds no graph; use it when there
         are five shots or more: as logistic regression, in closed form.
     neighbour: learns nothing; order none; trains in 0; adapts in 1; holds no graph; use it when
@@ -20,6 +23,7 @@ At a glance:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +81,11 @@ class Classifier(Learner):
         fitted = []
         for rows, labels in zip(self._rows(found, support), support.labels.cpu(), strict=True):
             real = labels >= 0
-            fitted.append(clone(self._classifier).fit(rows[real.numpy()], labels[real].numpy()))
+            classifier: Any = clone(self._classifier)
+            with warnings.catch_warnings():
+                # Labels are classes, be they as many as there are examples: one shot is enough.
+                warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+                fitted.append(classifier.fit(rows[real.numpy()], labels[real].numpy()))
         return [Classified(tuple(fitted), state, found.vectorizers)]
 
     def predict(self, adapted: Classified, query: Batch) -> Tensor:

@@ -38,7 +38,6 @@ from metalearn.algorithms.reptile import Reptile
 from metalearn.baselines.classifier import Classifier
 from metalearn.baselines.finetune import FineTuning
 from metalearn.baselines.label_names import LabelNames
-from metalearn.baselines.logistic_regression import LogisticRegression
 from metalearn.baselines.majority import Majority
 from metalearn.baselines.multitask import MultiTask
 from metalearn.baselines.nearest_prototype import NearestPrototype
@@ -202,7 +201,7 @@ TABLE = {
         frozen=True,
     ),
     "logistic": Row(
-        lambda m, *_: LogisticRegression(FeatureStore(m)),
+        lambda m, *_: Classifier(FeatureStore(m), LinearClassifier(C=10.0)),
         descends=False,
         numeric=False,
         frozen=True,
