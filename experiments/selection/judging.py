@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import as_completed
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -132,28 +133,35 @@ def _records(
     cells = [(weight, name) for weight in wanted.weights for name in names]
     files = {cell: kept / f"{cell[1]}-{cell[0]:g}.json" for cell in cells}
     left = [cell for cell in cells if not files[cell].exists()]
-    done = _computed(wanted, left, files, workers)
+    for weight, name in _computed(wanted, left, files, workers):
+        print(f"{name}, lambda {weight:g}: judged", flush=True)
     for cell in cells:
-        if cell in left:
-            next(done)
-            print(f"{cell[1]}, lambda {cell[0]:g}: judged", flush=True)
         yield (*cell, read_json(files[cell]))
 
 
 def _computed(
     wanted: Judging, left: list[tuple[float, str]], files: Mapping[Any, Path], workers: int
-) -> Iterator[None]:
-    """Judge what is left, in its order."""
+) -> Iterator[tuple[float, str]]:
+    """Judge what is left; yields what is done."""
     if workers == 1 or len(left) < 2:
-        yield from (_finish(wanted, *cell, files[cell]) for cell in left)
+        for cell in left:
+            _finish(wanted, *cell, files[cell])
+            yield cell
         return
     for weight, name in left:  # readings are made once, and not by every process
         told(
             _problem(wanted.matrix, weight, wanted.cost, wanted.missing), name, Path(wanted.matrix)
         )
-    columns = [[wanted] * len(left), *zip(*left, strict=True), [files[cell] for cell in left]]
     with pool(min(workers, len(left)), _begin) as shared:
-        yield from shared.map(_finish, *columns)
+        # The simplest come first in the table: from its end on, no process is left alone for long.
+        begun = {shared.submit(_finish, wanted, *cell, files[cell]): cell for cell in left[::-1]}
+        try:
+            for done in as_completed(begun):
+                done.result()
+                yield begun[done]
+        finally:
+            for future in begun:
+                future.cancel()
 
 
 def _begin() -> None:
