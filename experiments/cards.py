@@ -15,7 +15,7 @@ from experiments.config import Experiment
 from experiments.errors import UserError, nearest
 from experiments.estimate import Estimate, estimate, process_baseline, tasks_of_a_step
 from experiments.passes import tasks_per_pass
-from metalearn.allocators import FRAGMENTED, Heap, of_this_process
+from metalearn.allocators import FRAGMENTED, JOINED, Heap, of_this_process
 from tasks.episode import Episode
 
 GB = 2**30  # a card of "24 GB" has that many times it
@@ -95,7 +95,7 @@ def tell(
     yield from _parts(found, accelerator)
     if not accelerator and isinstance(of_this_process(), Heap):
         yield f"  (activations with the holes of glibc's heap, {FRAGMENTED} times their bytes;"
-        yield "  MALLOC_MMAP_THRESHOLD_=131072 in the environment avoids them and takes longer)"
+        yield f"  GLIBC_TUNABLES={JOINED} avoids them)"
     if rate is not None:
         yield f"  {'seconds at ' + f'{rate:g}' + ' TFLOP/s':<42}{found.flops / rate / 1e12:>12.2f}"
     if not accelerator and _keeps_states(asked, kept):

@@ -4,11 +4,13 @@
     Heap:   sum of h n               glibc's malloc as it comes, that of a CPU on Linux
 
 PyTorch asks glibc for 64-byte alignment.  `posix_memalign` then looks for n + 112 bytes, cuts
-n + 16 of them out, and what it cuts off may soon be in use for something small: a freed tensor
-leaves a hole that is too small for the next one of its size.  The many tensors of few sizes that an
-inner loop makes so take h times their bytes, and h was measured.  Where glibc maps every tensor by
-itself (MALLOC_MMAP_THRESHOLD_=131072), the process takes their bytes and no more, but longer: every
-page is a new one.
+n + 16 of them out, and keeps what it cuts off for something small, in the cache of the thread or in
+a fast bin, where nothing is joined with its neighbours: a freed tensor leaves a hole that is too
+small for the next one of its size.  The many tensors of few sizes that an inner loop makes so take
+h times their bytes, and h was measured.  Without that cache and those bins (`JOINED`) what was cut
+off is joined with the hole again, and without holes the process takes the bytes of its tensors.  So
+it does where glibc maps every tensor by itself (MALLOC_MMAP_THRESHOLD_=131072), but there every
+page is a new one, which takes longer.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 PAGE = 4096
+ALIGNED = 64  # bytes that every tensor of PyTorch is aligned to on a CPU
 LARGEST = 2**25  # bytes from which on glibc always maps a piece by itself
 # h is calibrated, not derived: the mean of three graphs of `experiments.benchmarks.estimate`, whose
 # other rows were kept out. It was seen from 1.6 to 2.8, and moves with what the code around the
 # tensors allocates: measure again where a few hundred MB matter, or have the tensors mapped.
 FRAGMENTED = 2.2
+JOINED = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+"""GLIBC_TUNABLES of a process whose heap has next to no holes; read when it starts."""
 # Any of these switches off that glibc moves ever larger pieces from maps to the heap.
 _FIXED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
 
@@ -107,7 +112,12 @@ def of_this_process(environment: Mapping[str, str] = os.environ) -> Allocator:
     Example:
         >>> of_this_process({"MALLOC_MMAP_THRESHOLD_": "131072"}).block
         4096
+        >>> of_this_process({"GLIBC_TUNABLES": JOINED}).block
+        64
     """
-    fixed = any(name in environment for name in _FIXED)
+    if any(name in environment for name in _FIXED):
+        return Blocks(PAGE)
+    tuned = environment.get("GLIBC_TUNABLES", "").split(":")
+    joined = all(setting in tuned for setting in JOINED.split(":"))
     glibc = platform.libc_ver()[0] == "glibc"
-    return Heap() if glibc and not fixed else Blocks(PAGE if fixed else 64)
+    return Heap() if glibc and not joined else Blocks(ALIGNED)

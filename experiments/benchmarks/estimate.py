@@ -4,6 +4,7 @@
     python -m experiments.benchmarks.estimate busy       seconds a task by the tasks of a pass
     python -m experiments.benchmarks.estimate all
     MALLOC_MMAP_THRESHOLD_=131072 python -m experiments.benchmarks.estimate
+    GLIBC_TUNABLES=...:... python -m experiments.benchmarks.estimate    as in `allocators.JOINED`
 
 Each figure is that of a fresh process that takes one meta-step from the settings, with the
 optimizer's step, as a training does.  The record goes to `results/benchmarks/estimate.json`.
@@ -174,13 +175,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
     from experiments.files import read_json
     from experiments.folder import environment
-    from metalearn.allocators import Heap, of_this_process
+    from metalearn.allocators import ALIGNED, PAGE, Blocks, of_this_process
 
     record = read_json(RECORD) if RECORD.exists() else {}
     record["environment"] = environment()
     far = []
-    # In an environment where glibc maps tensors one by one, nothing is calibrated.
-    part = "memory" if isinstance(of_this_process(), Heap) else "memory, mapped"
+    # Where glibc leaves no holes, or maps tensors one by one, nothing is calibrated.
+    allocator = of_this_process()
+    part = "memory"
+    if isinstance(allocator, Blocks):
+        part = {ALIGNED: "memory, joined", PAGE: "memory, mapped"}[allocator.block]
     if given.what in ("memory", "all"):
         record[part] = record.get(part, {}) if given.only else {}
         for name in given.only or CASES:

@@ -8,7 +8,7 @@ from meta_models.backbone import load_backbone
 from meta_models.heads import Head
 from meta_models.model import AdaptedModel
 from metalearn.algorithms.maml import MAML
-from metalearn.allocators import FRAGMENTED, Blocks, Heap, of_this_process
+from metalearn.allocators import FRAGMENTED, JOINED, Blocks, Heap, of_this_process
 from metalearn.footprint import Footprint
 from metalearn.inner.loop import InnerLoop
 
@@ -91,6 +91,10 @@ def test_blocks_and_holes() -> None:
         y = x + 1
     assert found.peak == round(FRAGMENTED * 400)
     assert isinstance(of_this_process({"MALLOC_TOP_PAD_": "0"}), Blocks)
+    assert isinstance(of_this_process({"GLIBC_TUNABLES": f"glibc.malloc.check=0:{JOINED}"}), Blocks)
+    # The cache of the thread alone leaves holes still.
+    half = {"GLIBC_TUNABLES": JOINED.split(":")[0]}
+    assert type(of_this_process(half)) is type(of_this_process({}))
     del y
 
 
