@@ -75,7 +75,12 @@ def test_batched_meta_gradients_are_the_sum_of_single_ones(
         gradient, same = other.meta_gradient(state, episode)
         assert gradient.keys() == batched.keys() == state.keys()
         for key in gradient:
-            assert_near(batched[key], gradient[key], tolerance, key)
+            if key == "scale" and dtype is torch.float32:
+                # A sum that cancels: what rounding costs it is of the size of its terms, not of it.
+                distance = (batched[key] - gradient[key]).abs()
+                assert distance <= tolerance * norm(gradient)
+            else:
+                assert_near(batched[key], gradient[key], tolerance, key)
         assert same.keys() == figures.keys()
         for key, figure in figures.items():
             assert same[key] == pytest.approx(figure, rel=tolerance)
